@@ -1,0 +1,40 @@
+package devstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+)
+
+// The ports of servers lie below the range from which Linux takes the ports of outgoing connections
+// (net.ipv4.ip_local_port_range, 32768 and up): otherwise a client's connection could sit on a
+// server's port while that server is restarted.
+const (
+	lowestPort  = 20000
+	highestPort = 32000
+)
+
+// freePorts returns n different ports of 127.0.0.1 on which nothing listens.
+func freePorts(ctx context.Context, n int) ([]int, error) {
+	var ports []int
+	var faults []error
+	for range 100 * n {
+		port := lowestPort + rand.IntN(highestPort-lowestPort)
+		var config net.ListenConfig
+		l, err := config.Listen(ctx, "tcp", loopback(port))
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		defer func() { _ = l.Close() }() // held until all are found, so that they differ
+		if ports = append(ports, port); len(ports) == n {
+			return ports, nil
+		}
+	}
+	return nil, fmt.Errorf("find %d free ports of 127.0.0.1 in %d-%d: %w", n, lowestPort, highestPort, errors.Join(faults...))
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

