@@ -1,0 +1,150 @@
+package cdc
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Setup says what the reader may create on the source database.
+type Setup string
+
+// The two answers of the setting source.setup.
+const (
+	SetupAuto  Setup = "auto"  // create the publication and the slot where missing and permitted
+	SetupNever Setup = "never" // create nothing, and name the command that does
+)
+
+// FenceMode says how a fence learns the source's position.
+type FenceMode string
+
+// The modes of the setting source.fence.
+const (
+	FenceFlush FenceMode = "flush" // the flushed position: covers every synchronous commit
+	FenceEmit  FenceMode = "emit"  // an emitted message: covers synchronous_commit=off as well
+	FenceOff   FenceMode = "off"   // no fence: Wait returns at once
+)
+
+// Config is what New and NewSource need. The zero value of an optional field means its
+// default.
+type Config struct {
+	// DSN of the source database: a URL or key=value; PG* variables fill what it lacks.
+	DSN string
+	// Table is "schema.table", as the catalog spells it (no quotes, case kept).
+	Table string
+	// Publication and Slot belong to this process alone.
+	Publication, Slot string
+	Setup             Setup
+	Fence             FenceMode
+	// MaxStaleness is how old an index a fence may let pass while the source is
+	// unreachable; 0 waits for as long as it takes.
+	MaxStaleness time.Duration
+	// MaxRetainedWAL, in bytes, is how much log the slot may hold back on the source before
+	// it is given up and the index rebuilt; 0 is no bound.
+	MaxRetainedWAL int64
+	// StatusInterval is how often the position is settled and reported, and the slot looked
+	// at. Default 10 s, at most a third of the server's wal_sender_timeout.
+	StatusInterval time.Duration
+	// HoldLimit is how long a slot may be active elsewhere at the start before that is
+	// final. Default 3 min: a dead predecessor's walsender lingers for wal_sender_timeout
+	// (60 s by default).
+	HoldLimit time.Duration
+	// LoadConns is how many connections share the initial load. Default 2.
+	LoadConns int
+
+	Log     *slog.Logger     // default: discards
+	Metrics *Metrics         // nil: none
+	Now     func() time.Time // default: time.Now
+	Rand    func() float64   // in [0, 1), jitter of the backoff; default: math/rand/v2
+}
+
+// slotName is what Postgres accepts (ReplicationSlotValidateName in slot.c).
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+// Validate reports every fault of the settings at once, each with its setting's key.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if _, err := pgx.ParseConfig(c.DSN); err != nil {
+		fault("source.dsn: %w", err)
+	}
+	if _, err := parseTable(c.Table); err != nil {
+		fault("source.table: %w", err)
+	}
+	if c.Publication == "" || len(c.Publication) > 63 {
+		fault("source.publication: %q must have 1 to 63 bytes", c.Publication)
+	}
+	if !slotName.MatchString(c.Slot) {
+		fault("source.slot: %q must have 1 to 63 lower-case letters, digits and underscores", c.Slot)
+	}
+	if c.Setup != "" && c.Setup != SetupAuto && c.Setup != SetupNever {
+		fault("source.setup: %q must be auto or never", c.Setup)
+	}
+	if c.Fence != "" && c.Fence != FenceFlush && c.Fence != FenceEmit && c.Fence != FenceOff {
+		fault("source.fence: %q must be flush, emit or off", c.Fence)
+	}
+	if c.MaxStaleness < 0 {
+		fault("source.max_staleness: %s must not be negative", c.MaxStaleness)
+	}
+	if c.MaxRetainedWAL < 0 {
+		fault("source.max_retained_wal: %d must not be negative", c.MaxRetainedWAL)
+	}
+	return errors.Join(faults...)
+}
+
+func (c Config) withDefaults() Config {
+	c.Setup = or(c.Setup, SetupAuto)
+	c.Fence = or(c.Fence, FenceFlush)
+	c.StatusInterval = or(c.StatusInterval, 10*time.Second)
+	c.HoldLimit = or(c.HoldLimit, 3*time.Minute)
+	c.LoadConns = or(c.LoadConns, 2)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics(nil)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Float64
+	}
+	return c
+}
+
+func or[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}
+
+// tableName is a table's schema and name as the catalog spells them.
+type tableName struct{ schema, name string }
+
+func parseTable(text string) (tableName, error) {
+	schema, name, ok := strings.Cut(text, ".")
+	if !ok {
+		schema, name = "public", text
+	}
+	if schema == "" || name == "" || strings.ContainsAny(text, "\"\x00") || strings.Contains(name, ".") {
+		return tableName{}, fmt.Errorf("%q is not schema.table (as the catalog spells them, no quotes)", text)
+	}
+	return tableName{schema: schema, name: name}, nil
+}
+
+// String is the name as messages show it.
+func (t tableName) String() string { return t.schema + "." + t.name }
+
+// sql is the name quoted for a statement.
+func (t tableName) sql() string { return pgx.Identifier{t.schema, t.name}.Sanitize() }
+
+func quoted(name string) string { return pgx.Identifier{name}.Sanitize() }

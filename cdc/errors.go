@@ -1,0 +1,113 @@
+package cdc
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// SQLSTATEs that decide something (src/backend/utils/errcodes.txt).
+const (
+	codeInvalidPassword       = "28P01"
+	codeInvalidAuthorization  = "28000"
+	codeInvalidCatalog        = "3D000"
+	codeInsufficientPrivilege = "42501"
+	codeUndefinedObject       = "42704"
+	codeObjectInUse           = "55006"
+	codeDuplicateObject       = "42710"
+	codeNotInState            = "55000" // object_not_in_prerequisite_state: an invalidated slot
+)
+
+// ErrPermanent marks what does not mend by waiting: errors.Is(err, ErrPermanent).
+var ErrPermanent = errors.New("does not mend by waiting")
+
+// Error says what was attempted on what, why it could not be done, and the fix.
+type Error struct {
+	Op  string // what was attempted: "read table"
+	On  string // on what: a name
+	Err error  // why
+	Fix string // what the operator can do, "" when there is nothing but to wait
+	// Permanent says that waiting does not help. At the start such an error ends Run.
+	Permanent bool
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Op)
+	if e.On != "" {
+		b.WriteString(" " + e.On)
+	}
+	b.WriteString(": " + e.Err.Error())
+	if e.Fix != "" {
+		b.WriteString("; fix: " + e.Fix)
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is makes a permanent error match ErrPermanent.
+func (e *Error) Is(target error) bool { return target == ErrPermanent && e.Permanent }
+
+// rebuildError says that the index no longer follows from the log and must be loaded again.
+type rebuildError struct {
+	reason   string // the label of tiffin_rebuilds_total: a word
+	dropSlot bool   // the slot is useless: drop it first
+	err      error
+}
+
+func (e *rebuildError) Error() string { return "rebuild the index: " + e.err.Error() }
+func (e *rebuildError) Unwrap() error { return e.err }
+
+// heldError says that another walsender has the slot.
+type heldError struct{ err error }
+
+func (e *heldError) Error() string { return e.err.Error() }
+func (e *heldError) Unwrap() error { return e.err }
+
+// connectError explains why a connection was not made, and whether waiting may help.
+func connectError(cfg *pgconn.Config, err error) error {
+	e := &Error{Op: "connect to source database", On: cfg.Database + " at " + cfg.Host, Err: err}
+	switch code := sqlState(err); {
+	case code == codeInvalidPassword:
+		e.Permanent, e.Fix = true, "check user and password in source.dsn (or PGUSER, PGPASSWORD)"
+	case code == codeInvalidAuthorization:
+		e.Permanent, e.Fix = true, "let role "+cfg.User+" log in: ALTER ROLE, or a line in pg_hba.conf"
+	case code == codeInvalidCatalog:
+		e.Permanent, e.Fix = true, "name an existing database in source.dsn"
+	case code == codeInsufficientPrivilege:
+		e.Permanent, e.Fix = true, "as a superuser: ALTER ROLE "+quoted(cfg.User)+" REPLICATION; GRANT CONNECT ON DATABASE "+quoted(cfg.Database)+" TO "+quoted(cfg.User)
+	case code == "" && untrusted(err):
+		e.Permanent, e.Fix = true, "give the authority's certificate as sslrootcert in source.dsn, and the name the certificate is for as host"
+	}
+	return e
+}
+
+func untrusted(err error) bool {
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var verification *tls.CertificateVerificationError
+	return errors.As(err, &authority) || errors.As(err, &host) || errors.As(err, &invalid) || errors.As(err, &verification)
+}
+
+// sqlState returns the error code of a server's answer, "" when there was none.
+func sqlState(err error) string {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return pgErr.Code
+	}
+	return ""
+}
+
+// timedOut reports whether err is a deadline's, of a socket or of a context.
+func timedOut(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &timeout) && timeout.Timeout())
+}
