@@ -1,0 +1,100 @@
+package settings
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestContradictionsAreNamed(t *testing.T) {
+	t.Parallel()
+	pem := write(t, "secret\n")
+	empty := write(t, "\n")
+	tests := map[string]struct {
+		environ []string
+		keys    []string
+	}{
+		"certificate without key":       {[]string{"TIFFIN_KAFKA_TLS_ENABLED=true", "TIFFIN_KAFKA_TLS_CERT_FILE=" + pem}, []string{"kafka.tls.cert_file"}},
+		"key without certificate":       {[]string{"TIFFIN_KAFKA_TLS_ENABLED=true", "TIFFIN_KAFKA_TLS_KEY_FILE=" + pem}, []string{"kafka.tls.key_file"}},
+		"authority without TLS":         {[]string{"TIFFIN_KAFKA_TLS_CA_FILE=" + pem}, []string{"kafka.tls.ca_file"}},
+		"authority that is not there":   {[]string{"TIFFIN_KAFKA_TLS_ENABLED=true", "TIFFIN_KAFKA_TLS_CA_FILE=/nowhere/ca.pem"}, []string{"kafka.tls.ca_file"}},
+		"mechanism alone":               {[]string{"TIFFIN_KAFKA_SASL_MECHANISM=PLAIN"}, []string{"kafka.sasl.password", "kafka.sasl.username"}},
+		"password alone":                {[]string{"TIFFIN_KAFKA_SASL_PASSWORD=x"}, []string{"kafka.sasl.mechanism"}},
+		"unknown mechanism":             {[]string{"TIFFIN_KAFKA_SASL_MECHANISM=GSSAPI"}, []string{"kafka.sasl.mechanism"}},
+		"two passwords":                 {sasl("TIFFIN_KAFKA_SASL_PASSWORD=x", "TIFFIN_KAFKA_SASL_PASSWORD_FILE="+pem), []string{passwordFileKey}},
+		"password file that is missing": {sasl("TIFFIN_KAFKA_SASL_PASSWORD_FILE=/nowhere"), []string{passwordFileKey}},
+		"password file that is empty":   {sasl("TIFFIN_KAFKA_SASL_PASSWORD_FILE=" + empty), []string{passwordFileKey}},
+		"output is input":               {[]string{"TIFFIN_KAFKA_OUTPUT=campaigns"}, []string{"kafka.output"}},
+		"dead letters to the input":     {[]string{"TIFFIN_KAFKA_DEAD_LETTER=campaigns"}, []string{"kafka.dead_letter"}},
+		"dead letters to the output":    {[]string{"TIFFIN_KAFKA_DEAD_LETTER=deliveries"}, []string{"kafka.dead_letter"}},
+		"topic name":                    {[]string{"TIFFIN_KAFKA_INPUT=a/b"}, []string{"kafka.input"}},
+		"slot name":                     {[]string{"TIFFIN_SOURCE_SLOT=Tiffin-1"}, []string{"source.slot"}},
+		"no records":                    {[]string{"TIFFIN_DELIVERY_MAX_TRANSACTION_RECORDS=0"}, []string{"delivery.max_transaction_records"}},
+		"size without sense":            {[]string{"TIFFIN_SOURCE_MAX_RETAINED_WAL=-1GiB", "TIFFIN_INDEX_BUDGET=0"}, []string{"index.budget", "source.max_retained_wal"}},
+		"duration without unit":         {[]string{"TIFFIN_SOURCE_MAX_STALENESS=30"}, []string{"source.max_staleness"}},
+		"duration below zero":           {[]string{"TIFFIN_SOURCE_MAX_STALENESS=-1s"}, []string{"source.max_staleness"}},
+		"port out of range":             {[]string{"TIFFIN_HTTP_LISTEN=:65536"}, []string{"http.listen"}},
+		"broker without port":           {[]string{"TIFFIN_KAFKA_BROKERS=a:1,b"}, []string{"kafka.brokers"}},
+		"broker missing in the list":    {[]string{"TIFFIN_KAFKA_BROKERS=a:1,,b:2"}, []string{"kafka.brokers"}},
+		"table injection":               {[]string{"TIFFIN_SOURCE_TABLE=a.b; drop table c"}, []string{"source.table"}},
+		"table of three parts":          {[]string{"TIFFIN_FEEDBACK_TABLE=a.b.c"}, []string{"feedback.table"}},
+		"level":                         {[]string{"TIFFIN_LOG_LEVEL=loud", "TIFFIN_LOG_FORMAT=xml"}, []string{"log.format", "log.level"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			keys, message := faults(t, Input{Environ: enough(test.environ...)})
+			if !slices.Equal(keys, test.keys) {
+				t.Errorf("faults of %q, want %q\n%s", keys, test.keys, message)
+			}
+		})
+	}
+}
+
+func sasl(more ...string) []string {
+	return append([]string{"TIFFIN_KAFKA_SASL_MECHANISM=SCRAM-SHA-256", "TIFFIN_KAFKA_SASL_USERNAME=u"}, more...)
+}
+
+func TestPasswordFileIsThePassword(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{"p\n": "p", "p": "p", "p\r\n": "p", " p \n\n": " p \n"} {
+		s := load(t, "", enough(sasl("TIFFIN_KAFKA_SASL_PASSWORD_FILE="+write(t, text))...))
+		if got := s.Kafka.SASL.Password.Reveal(); got != want {
+			t.Errorf("a file of %q is the password %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestTableNamesAreReadAsPostgresReadsThem(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ schema, name, quoted string }{
+		"a.b":                {"a", "b", `"a"."b"`},
+		"Public.Feedback":    {"public", "feedback", `"public"."feedback"`},
+		`"My S"."a.b"`:       {"My S", "a.b", `"My S"."a.b"`},
+		`"a""b".c`:           {`a"b`, "c", `"a""b"."c"`},
+		"feedback":           {"public", "feedback", `"public"."feedback"`},
+		"public.подписчики":  {"public", "подписчики", `"public"."подписчики"`},
+		`public."x; drop y"`: {"public", "x; drop y", `"public"."x; drop y"`},
+	}
+	for text, want := range tests {
+		var table Table
+		if err := table.parse(text); err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if (table != Table{want.schema, want.name}) || table.String() != want.quoted {
+			t.Errorf("%s is %#v, quoted %s", text, table, table)
+		}
+	}
+	for _, text := range []string{"", ".", "a.", ".b", `"a`, `"a"b`, `a."b"c`, "a b", "a.b.c", `""`, "a;b", "a-b", strings.Repeat("x", 64)} {
+		if err := new(Table).parse(text); err == nil {
+			t.Errorf("%q was taken for a table", text)
+		}
+	}
+}
+
+func TestPlainPasswordInTheClearIsAWarning(t *testing.T) {
+	t.Parallel()
+	s := load(t, "", enough("TIFFIN_KAFKA_SASL_MECHANISM=PLAIN", "TIFFIN_KAFKA_SASL_USERNAME=u", "TIFFIN_KAFKA_SASL_PASSWORD=p"))
+	if len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "readable") {
+		t.Errorf("warnings: %q", s.Warnings)
+	}
+}
