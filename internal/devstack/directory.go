@@ -1,6 +1,7 @@
 package devstack
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -46,4 +47,20 @@ func makeCache(base string) (string, error) {
 		return "", fmt.Errorf("make the cache directory: %w", err)
 	}
 	return dir, nil
+}
+
+// keepFile writes a file of the cache that appears at once and complete, whoever else writes it.
+func keepFile(path string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
 }

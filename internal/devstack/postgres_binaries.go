@@ -53,6 +53,11 @@ func downloadPostgres(ctx context.Context, as *account) (string, error) {
 	version := embeddedpostgres.V18
 	final := filepath.Join(cache, "postgres-"+string(version))
 	bin := filepath.Join(final, "bin")
+	unlock, err := lockFile(ctx, final+".lock")
+	if err != nil {
+		return "", fmt.Errorf("download postgres: %w", err)
+	}
+	defer unlock()
 	if _, err := os.Stat(filepath.Join(bin, "postgres")); err == nil {
 		return bin, nil
 	}
@@ -64,11 +69,8 @@ func downloadPostgres(ctx context.Context, as *account) (string, error) {
 	if err := fetchPostgres(ctx, version, staging); err != nil {
 		return "", fmt.Errorf("download postgres %s: %w; or install it (Debian: apt-get install postgresql)", version, err)
 	}
-	// Whoever is first wins; what another process put there meanwhile is as good.
 	if err := os.Rename(filepath.Join(staging, "server"), final); err != nil {
-		if _, stat := os.Stat(filepath.Join(bin, "postgres")); stat != nil {
-			return "", fmt.Errorf("keep the downloaded postgres: %w", err)
-		}
+		return "", fmt.Errorf("keep the downloaded postgres: %w", err)
 	}
 	return bin, nil
 }
