@@ -1,0 +1,169 @@
+package cache
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Load fills an index from a consistent snapshot of the table. Add is safe for concurrent
+// use; Finish or Abort comes after the last Add, once.
+type Load struct {
+	index *Index
+	st    *state
+	build [shardCount]buildShard
+	taken atomic.Int64 // bytes of all lists
+	ended bool
+}
+
+// buildShard holds the rows of every 64th restaurant number.
+type buildShard struct {
+	mu    sync.Mutex
+	lists []list // by number / shardCount
+	_     [96]byte
+}
+
+// list is one restaurant's rows.
+type list struct {
+	clients []uint32
+	rows    uint32
+	dropped bool // the budget was used up: it will be read through
+}
+
+// BeginLoad forgets everything and returns the load that fills the index anew; until it is
+// finished lookups wait. Keyed says that changes will name rows by id alone (replica
+// identity DEFAULT), so that the pair of every id must be kept. Writer goroutine.
+func (x *Index) BeginLoad(keyed bool) *Load {
+	x.serving.Store(nil)
+	x.cur.Store(nil) // so that the old content can be collected before the new one grows
+	x.shelf.clear()
+	x.unsettled.reset()
+	x.fault.Store(nil)
+	x.applied = 0
+	x.scratch = nil
+	x.mu.Lock()
+	x.loads++
+	st := newState(keyed, x.loads)
+	x.mu.Unlock()
+	x.cur.Store(st)
+	return &Load{index: x, st: st}
+}
+
+// Add takes one row; the bytes may be reused afterwards. The id matters in keyed mode only.
+// Errors: ErrFull, ErrInconsistent (an id came twice). Safe for concurrent use.
+func (l *Load) Add(id int64, restaurant, client []byte) error {
+	r, err := l.st.restaurants.intern(restaurant, 0)
+	if err != nil {
+		return fmt.Errorf("load restaurant %q: %w", restaurant, err)
+	}
+	c, err := l.st.clients.intern(client, 1)
+	if err != nil {
+		return fmt.Errorf("load client %q: %w", client, err)
+	}
+	if l.st.ids != nil && !l.st.ids.put(id, pair{r, c}) {
+		return fmt.Errorf("load row id %d: it came before: %w", id, ErrInconsistent)
+	}
+	l.note(r, c)
+	return nil
+}
+
+// note adds a row to its restaurant's list. The lists never take more than the budget: past
+// it, a restaurant whose list would grow loses it and is read through when it is asked for.
+func (l *Load) note(r, c uint32) {
+	b := &l.build[r%shardCount]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	at := int(r / shardCount)
+	if at >= len(b.lists) {
+		b.lists = slices.Grow(b.lists, at+1-len(b.lists))[:at+1]
+	}
+	list := &b.lists[at]
+	list.rows++
+	if list.dropped {
+		return
+	}
+	before := cap(list.clients)
+	list.clients = append(list.clients, c)
+	if cap(list.clients) == before {
+		return
+	}
+	if l.taken.Add(int64(4*(cap(list.clients)-before))) > l.index.shelf.budget {
+		l.taken.Add(int64(-4 * cap(list.clients)))
+		list.clients, list.dropped = nil, true
+	}
+}
+
+// Finish makes the loaded rows, all read in snapshot s, the content of the index and lets
+// lookups go on. Writer goroutine.
+func (l *Load) Finish(s Snapshot) error {
+	x := l.index
+	if l.ended || x.cur.Load() != l.st {
+		return fmt.Errorf("finish a load that has ended: %w", ErrNotLoaded)
+	}
+	l.ended = true
+	select {
+	case <-x.closed:
+		return fmt.Errorf("finish a load: %w", ErrClosed)
+	default:
+	}
+	l.st.since = s
+	shards := make(chan int)
+	var done sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		done.Go(func() {
+			for i := range shards {
+				l.shelve(i)
+			}
+		})
+	}
+	for i := range l.build {
+		shards <- i
+	}
+	close(shards)
+	done.Wait()
+	x.shelf.settle()
+	x.serve(l.st)
+	return nil
+}
+
+// Abort gives the load up: lookups go on waiting for another one. Writer goroutine.
+func (l *Load) Abort() {
+	if l.ended {
+		return
+	}
+	l.ended = true
+	l.build = [shardCount]buildShard{}
+	l.index.cur.CompareAndSwap(l.st, nil)
+}
+
+// shelve turns a shard's lists into postings.
+func (l *Load) shelve(shard int) {
+	b := &l.build[shard]
+	for i, list := range b.lists {
+		if list.rows == 0 {
+			continue
+		}
+		n := uint32(i*shardCount + shard)
+		e := l.st.dir.entry(n)
+		e.mu.Lock()
+		e.rows = list.rows
+		if !list.dropped {
+			p := newPosting(list.clients)
+			p.gen = e.gen
+			l.index.shelf.put(n, p)
+		}
+		e.mu.Unlock()
+		l.st.rows.Add(int64(list.rows))
+		l.st.peopled.Add(1)
+		b.lists[i].clients = nil
+		if i%shelveBatch == shelveBatch-1 {
+			l.index.shelf.settle()
+		}
+	}
+	b.lists = nil
+}
+
+// shelveBatch times the goroutines of Finish stays below ristretto's buffer of 32,768.
+const shelveBatch = 256

@@ -1,0 +1,115 @@
+package cache
+
+import (
+	"sync"
+
+	"github.com/dgraph-io/ristretto/v2"
+)
+
+// shelf holds postings under the byte budget, in ristretto, which may drop, keep or forget
+// any of them at any time: nothing here is a promise. Keys are restaurant numbers; ristretto
+// does not hash a uint64, so that no two collide.
+type shelf struct {
+	// mu is held for reading by every use and for writing by clear and close, which
+	// ristretto does not allow beside other calls.
+	mu     sync.RWMutex
+	lru    *ristretto.Cache[uint64, *posting]
+	budget int64
+	closed bool
+}
+
+func newShelf(budget int64) (*shelf, error) {
+	lru, err := ristretto.NewCache(&ristretto.Config[uint64, *posting]{
+		// ristretto asks for ten counters an entry. A posting of 10 M subscriptions and
+		// 100 k restaurants takes about 800 bytes; a counter takes 3.
+		NumCounters:        max(1024, budget/128),
+		MaxCost:            budget,
+		BufferItems:        64,   // as ristretto advises
+		IgnoreInternalCost: true, // counted in postingOverhead
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &shelf{lru: lru, budget: budget}, nil
+}
+
+func (s *shelf) find(restaurant uint32) *posting {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil
+	}
+	p, _ := s.lru.Get(uint64(restaurant))
+	return p
+}
+
+// put offers a posting. The entry of the restaurant is locked.
+func (s *shelf) put(restaurant uint32, p *posting) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	cost := p.bytes()
+	if s.closed || cost > s.budget {
+		return // ristretto would refuse it: read through each time
+	}
+	p.cost = cost
+	s.lru.Set(uint64(restaurant), p, cost)
+}
+
+// recharge tells ristretto that a posting changed its size, when it did so noticeably. The
+// entry of the restaurant is locked. It reports whether the posting may stay.
+func (s *shelf) recharge(restaurant uint32, p *posting) bool {
+	cost := p.bytes()
+	if cost > s.budget {
+		return false
+	}
+	if slack := p.cost / 8; cost < p.cost-slack || cost > p.cost+slack {
+		s.put(restaurant, p)
+	}
+	return true
+}
+
+// drop frees a posting that no longer counts. The entry of the restaurant is locked.
+func (s *shelf) drop(restaurant uint32) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.closed {
+		s.lru.Del(uint64(restaurant))
+	}
+}
+
+// settle waits until the postings put so far are shelved or refused: a load puts more of
+// them at once than ristretto's buffer of 32,768 holds.
+func (s *shelf) settle() {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.closed {
+		s.lru.Wait()
+	}
+}
+
+func (s *shelf) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.lru.Clear()
+	}
+}
+
+func (s *shelf) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.closed = true
+		s.lru.Close()
+	}
+}
+
+// used is what the postings on the shelf cost, in bytes.
+func (s *shelf) used() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return 0
+	}
+	return s.budget - s.lru.RemainingCost()
+}

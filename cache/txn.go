@@ -1,0 +1,144 @@
+package cache
+
+import "fmt"
+
+// Txn gathers the changes of one source transaction, in order, in a few bytes each: texts
+// become dictionary numbers at once, so that the caller's buffers are free when a method
+// returns. It belongs to the writer goroutine. What the changes mean is decided by Apply:
+// a transaction that the load has seen may well remove rows that the index never had.
+type Txn struct {
+	index     *Index
+	st        *state // what the numbers belong to; nil while empty
+	pin       uint32
+	log       txnLog
+	truncated bool  // before everything in log
+	fault     error // what Apply returns unless the transaction is skipped
+}
+
+// NewTxn returns an empty transaction. It may be used again after Apply or Discard.
+func (x *Index) NewTxn() *Txn { return &Txn{index: x} }
+
+// Len is the number of staged changes, a TRUNCATE counting as one.
+func (t *Txn) Len() int {
+	if t.truncated {
+		return t.log.n + 1
+	}
+	return t.log.n
+}
+
+// Insert stages a new row. The id matters in keyed mode only. Errors: ErrNotLoaded,
+// ErrFull, ErrInconsistent (a rebuild began after the first change).
+func (t *Txn) Insert(id int64, restaurant, client []byte) error {
+	return t.stage(record{op: opInsert, id: id}, restaurant, client)
+}
+
+// Delete stages the removal of a row whose pair is known: replica identity FULL, or USING
+// INDEX with id 0. In keyed mode the row is found by its id.
+func (t *Txn) Delete(id int64, restaurant, client []byte) error {
+	if err := t.begin(); err != nil {
+		return err
+	}
+	if !t.st.keyed {
+		return t.stage(record{op: opDelete}, restaurant, client)
+	}
+	if id == 0 {
+		t.refuse("delete by pair")
+		return nil
+	}
+	return t.DeleteID(id)
+}
+
+// DeleteID stages the removal of a row of which only the id is known: replica identity
+// DEFAULT. Apply returns ErrUnknownID if there is no such row.
+func (t *Txn) DeleteID(id int64) error {
+	return t.stageID(record{op: opDeleteID, id: id}, nil, nil)
+}
+
+// UpdateID stages an update that does not change the id, under replica identity DEFAULT. Nil
+// says that the column did not change (an unchanged TOAST value is not sent); an empty text
+// must not be nil.
+func (t *Txn) UpdateID(id int64, restaurant, client []byte) error {
+	return t.MoveID(id, id, restaurant, client)
+}
+
+// MoveID is UpdateID with a change of the id itself.
+func (t *Txn) MoveID(id, newID int64, restaurant, client []byte) error {
+	return t.stageID(record{op: opMoveID, id: id, newID: newID}, restaurant, client)
+}
+
+// Truncate stages the removal of all rows: what was staged before has no effect any more.
+func (t *Txn) Truncate() error {
+	if err := t.begin(); err != nil {
+		return err
+	}
+	t.log.reset()
+	t.truncated, t.fault = true, nil
+	return nil
+}
+
+// Discard forgets what was staged.
+func (t *Txn) Discard() {
+	if t.st != nil {
+		t.st.pins.leave(t.pin)
+	}
+	t.log.reset()
+	t.st, t.truncated, t.fault = nil, false, nil
+}
+
+func (t *Txn) stageID(r record, restaurant, client []byte) error {
+	if err := t.begin(); err != nil {
+		return err
+	}
+	if !t.st.keyed {
+		t.refuse(fmt.Sprintf("change of id %d", r.id))
+		return nil
+	}
+	return t.stage(r, restaurant, client)
+}
+
+func (t *Txn) stage(r record, restaurant, client []byte) error {
+	if err := t.begin(); err != nil {
+		return err
+	}
+	if r.op == opDeleteID {
+		t.log.append(r)
+		return nil
+	}
+	given := r.op != opMoveID // an empty text may come as nil
+	if given || restaurant != nil {
+		n, err := t.st.restaurants.intern(restaurant, 0)
+		if err != nil {
+			return fmt.Errorf("stage restaurant %q: %w", restaurant, err)
+		}
+		r.restaurant = uint64(n) + 1
+	}
+	if given || client != nil {
+		n, err := t.st.clients.intern(client, 0)
+		if err != nil {
+			return fmt.Errorf("stage client %q: %w", client, err)
+		}
+		r.client = uint64(n) + 1
+	}
+	t.log.append(r)
+	return nil
+}
+
+// begin binds the transaction to the content that it will be applied to.
+func (t *Txn) begin() error {
+	st := t.index.cur.Load()
+	switch {
+	case st == nil:
+		return fmt.Errorf("stage a change: %w", ErrNotLoaded)
+	case t.st == nil:
+		t.st, t.pin = st, st.pins.enter()
+	case t.st != st:
+		return fmt.Errorf("stage a change of a transaction begun before the last rebuild: %w", ErrInconsistent)
+	}
+	return nil
+}
+
+func (t *Txn) refuse(what string) {
+	if t.fault == nil {
+		t.fault = fmt.Errorf("%s: %w: %w", what, ErrIdentity, ErrInconsistent)
+	}
+}
