@@ -1,0 +1,145 @@
+// Package httpd serves the daemon's probes and metrics. It answers from the moment Listen
+// returns, so that a daemon that still waits for a server can be asked what for.
+//
+// Run owns the goroutine that accepts; the handlers run on goroutines of net/http, all of
+// which have ended when Run returns.
+package httpd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Readiness tells why the daemon is not ready; it is called for every probe, from several
+// goroutines at once, and must not wait.
+type Readiness interface {
+	Reasons() []string // empty: ready
+}
+
+// Config is what a Server serves, and where.
+type Config struct {
+	// Listen is HOST:PORT; port 0 takes a free one.
+	Listen    string
+	Readiness Readiness
+	Gatherer  prometheus.Gatherer
+	Version   string
+	Log       *slog.Logger
+}
+
+// Server is the endpoint of one daemon.
+type Server struct {
+	cfg      Config
+	listener net.Listener
+	server   *http.Server
+}
+
+// The limits keep a stalled client from holding a connection for ever. Nobody sends a body;
+// the slowest answer is /metrics, a few hundred lines.
+const (
+	headerLimit = 5 * time.Second
+	answerLimit = 30 * time.Second
+	idleLimit   = 2 * time.Minute
+	stopLimit   = 3 * time.Second // for answers under way when asked to stop
+)
+
+// Listen takes the address, so that a daemon whose address is in use ends before it touches
+// anything. Close or Run must follow.
+func Listen(ctx context.Context, cfg Config) (*Server, error) {
+	if cfg.Readiness == nil || cfg.Gatherer == nil || cfg.Log == nil {
+		return nil, errors.New("http endpoint: readiness, gatherer and logger are needed")
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("http endpoint: %w: set http.listen to a free address, or to off", err)
+	}
+	s := &Server{cfg: cfg, listener: listener}
+	s.server = &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: headerLimit,
+		ReadTimeout:       answerLimit,
+		WriteTimeout:      answerLimit,
+		IdleTimeout:       idleLimit,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+// Addr is the address that was taken.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Close gives the address back without having served.
+func (s *Server) Close() error { return s.listener.Close() }
+
+// Run serves until ctx is done, lets the answers under way finish, and returns nil.
+func (s *Server) Run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- s.server.Serve(s.listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("http endpoint %s: %w", s.Addr(), err)
+	case <-ctx.Done():
+	}
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
+	defer cancel()
+	if err := s.server.Shutdown(stopping); err != nil {
+		s.cfg.Log.Debug("http endpoint stopped with answers under way", "err", err)
+		_ = s.server.Close() // its error is Shutdown's
+	}
+	<-served
+	return nil
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", s.livez)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Gatherer, promhttp.HandlerOpts{
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: 4,
+		Timeout:             answerLimit / 2,
+	}))
+	mux.HandleFunc("GET /{$}", s.page)
+	return mux
+}
+
+// state is the body of both probes (INTERFACE: Endpoints).
+type state struct {
+	Ready   bool     `json:"ready"`
+	Reasons []string `json:"reasons"`
+}
+
+func (s *Server) livez(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK) }
+
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	s.answer(w, http.StatusServiceUnavailable)
+}
+
+// answer writes the state; unready is the status when there are reasons.
+func (s *Server) answer(w http.ResponseWriter, unready int) {
+	reasons := s.cfg.Readiness.Reasons()
+	status := http.StatusOK
+	if len(reasons) > 0 {
+		status = unready
+	} else {
+		reasons = []string{} // [], not null
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(state{Ready: len(reasons) == 0, Reasons: reasons}); err != nil {
+		s.cfg.Log.Debug("probe not answered", "err", err)
+	}
+}
