@@ -3,7 +3,7 @@ CREATE TABLE tiffin.progress (
     topic          text        NOT NULL,
     partition      int         NOT NULL CHECK (partition >= 0),
     epoch          bigint      NOT NULL CHECK (epoch >= 0),
-    next_offset    bigint      NOT NULL CHECK (next_offset >= start_offset),
+    next_offset    bigint      NOT NULL CHECK (next_offset >= 0),
     start_offset   bigint      NOT NULL,
     owner          text        NOT NULL DEFAULT '',
     topic_id       uuid        NULL,
@@ -19,7 +19,7 @@ COMMENT ON COLUMN tiffin.progress.epoch IS
 COMMENT ON COLUMN tiffin.progress.next_offset IS
     'The first offset whose campaign message has not been written; equal to or ahead of the group''s offset in Kafka.';
 COMMENT ON COLUMN tiffin.progress.start_offset IS
-    'Where the group began in this partition: kafka.start, resolved once.';
+    'Where the group began in this partition (kafka.start, resolved once), or where a process last gave it up in order.';
 COMMENT ON COLUMN tiffin.progress.owner IS 'The process that took the partition last; for people.';
 COMMENT ON COLUMN tiffin.progress.topic_id IS
     'Kafka''s id of the topic; another one means the topic was deleted and created again. Null if the broker has none.';
