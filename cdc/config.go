@@ -148,3 +148,7 @@ func (t tableName) String() string { return t.schema + "." + t.name }
 func (t tableName) sql() string { return pgx.Identifier{t.schema, t.name}.Sanitize() }
 
 func quoted(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// literal quotes a string for a statement (the standard_conforming_strings of every server
+// since 9.1).
+func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }

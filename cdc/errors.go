@@ -16,10 +16,8 @@ const (
 	codeInvalidAuthorization  = "28000"
 	codeInvalidCatalog        = "3D000"
 	codeInsufficientPrivilege = "42501"
-	codeUndefinedObject       = "42704"
 	codeObjectInUse           = "55006"
 	codeDuplicateObject       = "42710"
-	codeNotInState            = "55000" // object_not_in_prerequisite_state: an invalidated slot
 )
 
 // ErrPermanent marks what does not mend by waiting: errors.Is(err, ErrPermanent).
@@ -57,9 +55,8 @@ func (e *Error) Is(target error) bool { return target == ErrPermanent && e.Perma
 
 // rebuildError says that the index no longer follows from the log and must be loaded again.
 type rebuildError struct {
-	reason   string // the label of tiffin_rebuilds_total: a word
-	dropSlot bool   // the slot is useless: drop it first
-	err      error
+	reason string // the label of tiffin_rebuilds_total: a word
+	err    error
 }
 
 func (e *rebuildError) Error() string { return "rebuild the index: " + e.err.Error() }

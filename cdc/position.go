@@ -2,15 +2,13 @@ package cdc
 
 import "example.com/tiffin/cache"
 
-const maxLSN = ^cache.LSN(0)
-
 // position keeps the three positions apart. received: the server sent everything below.
 // applied: the index holds everything below. reported: what the server was told, from where
 // it may be asked to send again. reported <= applied <= received, always.
 type position struct {
 	received, applied, reported cache.LSN
 	// settled is the position below which every applied transaction is visible to
-	// snapshots; maxLSN when there is no other.
+	// snapshots; cache.MaxLSN when there is no other.
 	settled cache.LSN
 	inTxn   bool
 }
@@ -32,7 +30,7 @@ func (p *position) heard(at cache.LSN) { p.received = max(p.received, at) }
 // commit ends a transaction that changed the index (or, with changed false, did not).
 func (p *position) commit(end cache.LSN, changed bool) {
 	p.inTxn = false
-	if changed && p.settled == maxLSN {
+	if changed && p.settled == cache.MaxLSN {
 		p.settled = p.applied // all below is visible, this transaction perhaps not yet
 	}
 	p.received = max(p.received, end)

@@ -3,12 +3,26 @@ package cdc
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"example.com/tiffin/cache"
 )
 
+// Backoff between sessions: from a blip to a long outage.
+const (
+	retryLeast = 100 * time.Millisecond
+	retryMost  = 10 * time.Second
+)
+
 // Index is what the reader writes to: *cache.Index. All of it is called from the one
-// goroutine of Run, but for a Load's loaders, which run on several. Apply must not wait on
+// goroutine of Run, but for Load.Add, which runs on several. Apply must not wait on
 // I/O: the same goroutine answers the server's keepalives.
 type Index interface {
 	BeginLoad(keyed bool) *cache.Load
@@ -17,34 +31,247 @@ type Index interface {
 	Settle(s cache.Snapshot) cache.LSN
 }
 
-// Reader follows the source database.
-type Reader struct{ cfg Config }
+// Reader keeps an index in step with the source database.
+type Reader struct {
+	cfg Config
+	src *Source
+	idx Index
 
-// Source asks the source database questions.
-type Source struct{ cfg Config }
+	state   state
+	gate    gate
+	asks    asks
+	freshAt atomic.Int64            // Unix nanoseconds: the index had all acknowledged before
+	now     atomic.Pointer[session] // whom fences ask for a keepalive; nil between sessions
 
-var errUnbuilt = errors.New("not built yet")
-
-// NewSource validates cfg; it neither connects nor starts anything.
-func NewSource(cfg Config) (*Source, error) { return nil, errUnbuilt }
-
-// ReadRestaurant implements cache.Source.
-func (s *Source) ReadRestaurant(ctx context.Context, restaurant string, add func(client []byte) error) (cache.Snapshot, error) {
-	return cache.Snapshot{}, errUnbuilt
+	// Of Run's goroutine.
+	table     *tableFacts // as loaded; nil: the index must be loaded
+	snapshot  cache.Snapshot
+	pos       position
+	system    pglogrepl.IdentifySystemResult
+	rebuilds  rebuilds
+	synced    bool      // was in sync since Run began
+	settled   bool      // was in sync in this session
+	heldSince time.Time // the slot is active elsewhere
 }
 
-// Close ends the connections.
-func (s *Source) Close() {}
+// New validates cfg and returns a reader that writes to idx. It neither connects nor starts
+// anything. The caller closes src after Run has returned.
+func New(cfg Config, src *Source, idx Index) (*Reader, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("cdc config: %w", err)
+	}
+	r := &Reader{cfg: cfg.withDefaults(), src: src, idx: idx}
+	r.asks.question = src.flushed
+	if r.cfg.Fence == FenceEmit {
+		r.asks.question = src.emitted
+	}
+	r.state.say("not connected yet")
+	return r, nil
+}
 
-// New validates cfg; it neither connects nor starts anything.
-func New(cfg Config, src *Source, idx Index) (*Reader, error) { return nil, errUnbuilt }
+// Run sets up what is missing, loads the table, follows the log, reconnects and rebuilds. It
+// blocks until ctx ends (nil), or until an error that does not mend by waiting: before the
+// index was in sync for the first time any that errors.Is ErrPermanent, later only too many
+// rebuilds. Call it once.
+func (r *Reader) Run(ctx context.Context) error {
+	for attempt := 0; ; attempt++ {
+		err := r.session(ctx)
+		if ctx.Err() != nil {
+			r.state.say("stopped")
+			return nil
+		}
+		if r.settled {
+			attempt, r.settled = 0, false
+		}
+		r.state.say(err.Error())
+		if final := r.consider(err); final != nil {
+			r.state.say(final.Error())
+			return fmt.Errorf("follow source database: %w", final)
+		}
+		wait := backoff(attempt, retryLeast, retryMost, r.cfg.Rand)
+		r.cfg.Log.Warn("session with source database ended", "slot", r.cfg.Slot, "attempt", attempt, "retry_in", wait, "err", err)
+		if !pause(ctx, wait) {
+			r.state.say("stopped")
+			return nil
+		}
+	}
+}
 
-// Run sets up, loads, follows, reconnects and rebuilds until ctx ends (nil) or for an error
-// that does not mend by waiting (errors.Is ErrPermanent).
-func (r *Reader) Run(ctx context.Context) error { return errUnbuilt }
+// Reasons says why the index is not in sync with the source, each with its fix where there
+// is one; empty when it is. Safe for concurrent use.
+func (r *Reader) Reasons() []string { return r.state.reasons() }
 
-// Wait is the fence.
-func (r *Reader) Wait(ctx context.Context) (cache.Mark, error) { return cache.Mark{}, errUnbuilt }
+func permanent(err error) bool { return errors.Is(err, ErrPermanent) }
 
-// Reasons says why the index is not in sync; empty when it is.
-func (r *Reader) Reasons() []string { return nil }
+// consider decides what an ended session means; an error is final.
+func (r *Reader) consider(err error) error {
+	var rebuild *rebuildError
+	switch {
+	case errors.As(err, &rebuild):
+		return r.forget(rebuild.reason, rebuild.err)
+	case errors.Is(err, cache.ErrInconsistent):
+		return r.forget("inconsistent", err)
+	case errors.Is(err, errTooManyRebuilds):
+		return err
+	}
+	var held *heldError
+	if !errors.As(err, &held) {
+		r.heldSince = time.Time{}
+		if permanent(err) && !r.synced {
+			return err
+		}
+		return nil
+	}
+	now := r.cfg.Now()
+	if r.heldSince.IsZero() {
+		r.heldSince = now
+	}
+	if now.Sub(r.heldSince) > r.cfg.HoldLimit && !r.synced {
+		return fmt.Errorf("%w; waited %s for it: %w", err, r.cfg.HoldLimit, ErrPermanent)
+	}
+	return nil
+}
+
+// forget gives the index up; the next session loads it again.
+func (r *Reader) forget(reason string, why error) error {
+	if r.table == nil {
+		return nil
+	}
+	r.cfg.Log.Warn("index must be rebuilt", "slot", r.cfg.Slot, "reason", reason, "err", why)
+	r.table = nil
+	r.state.setLoaded(false)
+	r.gate.shut()
+	r.cfg.Metrics.rebuilds.WithLabelValues(reason).Inc()
+	return r.rebuilds.allow(r.cfg.Now(), why.Error())
+}
+
+// session connects, prepares, loads if it must, and follows until something ends it.
+func (r *Reader) session(ctx context.Context) error {
+	repl, err := r.cfg.connectReplication(ctx)
+	if err != nil {
+		return err
+	}
+	defer hangUp(ctx, repl)
+	conn, err := r.cfg.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { hangUp(ctx, conn.PgConn()) }()
+	if err := r.identify(ctx, repl); err != nil {
+		return err
+	}
+	r.state.say("preparing publication and slot (a new slot waits for the transactions that run)")
+	p, err := prepare(ctx, &r.cfg, conn)
+	if err != nil {
+		return err
+	}
+	if p.changed != "" {
+		if err := r.forget(p.changed, fmt.Errorf("slot %s was made again (%s)", r.cfg.Slot, p.changed)); err != nil {
+			return err
+		}
+	}
+	r.src.fence.close() // it may lead to a server that is the primary no more
+	if r.table == nil {
+		if err := r.load(ctx, conn, p); err != nil {
+			return err
+		}
+	}
+	return r.stream(ctx, repl, conn, p)
+}
+
+// identify makes sure that the server's history is the one the index comes from.
+func (r *Reader) identify(ctx context.Context, repl *pgconn.PgConn) error {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	system, err := pglogrepl.IdentifySystem(ctx, repl)
+	if err != nil {
+		return &Error{Op: "identify source database", Err: err}
+	}
+	was := r.system
+	r.system = system
+	switch {
+	case was.SystemID == "":
+	case was.SystemID != system.SystemID:
+		return r.forget("system", fmt.Errorf("system identifier %s, was %s", system.SystemID, was.SystemID))
+	case was.Timeline != system.Timeline:
+		return r.forget("timeline", fmt.Errorf("timeline %d, was %d", system.Timeline, was.Timeline))
+	}
+	return nil
+}
+
+func (r *Reader) load(ctx context.Context, conn *pgx.Conn, p prepared) error {
+	r.state.say("loading table " + r.cfg.Table)
+	started := r.cfg.Now()
+	l, err := load(ctx, &r.cfg, conn, r.idx)
+	if err != nil {
+		return err
+	}
+	r.src.learn(l.table)
+	r.table, r.snapshot = l.table, l.snapshot
+	r.pos = position{settled: cache.MaxLSN}
+	r.pos.start(p.slot.confirmed)
+	r.cfg.Log.Info("table loaded", "table", r.cfg.Table, "keyed", l.table.layout.keyed, "took", r.cfg.Now().Sub(started))
+	return nil
+}
+
+// stream starts replication and follows. The session's SQL connection goes to its warden.
+func (r *Reader) stream(ctx context.Context, repl *pgconn.PgConn, conn *pgx.Conn, p prepared) error {
+	r.state.say("catching up with the log")
+	s := &session{Reader: r, wire: newWire(repl), pid: repl.PID(), txn: r.idx.NewTxn(), suspect: make(chan struct{}, 1)}
+	defer s.txn.Discard()
+	s.asm = r.assembler(s.txn)
+	s.statusEvery = r.cfg.StatusInterval
+	if third := time.Duration(p.server.senderWait) * time.Millisecond / 3; third > 0 {
+		s.statusEvery = min(s.statusEvery, third)
+	}
+	if err := startReplication(ctx, &r.cfg, repl); err != nil {
+		return err
+	}
+	if err := s.verifyStart(ctx, conn); err != nil {
+		return err
+	}
+	first, err := askReport(ctx, conn, r.cfg.Now())
+	if err != nil {
+		return err
+	}
+	s.target = first.flushed
+	s.report.Store(first)
+	r.heldSince = time.Time{}
+	r.state.setLoaded(true)
+	r.now.Store(s)
+	defer r.now.Store(nil)
+	return s.withWarden(ctx, conn)
+}
+
+// withWarden follows for as long as the warden is content, and leaves no goroutine behind.
+func (s *session) withWarden(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { s.warden(ctx, conn) })
+	s.advance()
+	return s.follow(ctx)
+}
+
+func (r *Reader) assembler(txn staging) *assembler {
+	return &assembler{
+		table: r.table.relation.name, oid: r.table.relation.oid, loaded: r.table.layout,
+		snapshot: r.snapshot, xids: r.snapshot.Xmax, nullable: r.table.nullable,
+		txn: txn, m: r.cfg.Metrics, log: r.cfg.Log, now: r.cfg.Now, rels: map[uint32]followed{},
+	}
+}
+
+// caughtUp: the index holds what the source had when the session began.
+func (s *session) caughtUp() {
+	s.synced, s.settled = true, true
+	s.state.say("")
+	s.cfg.Log.Info("in sync with source database", "slot", s.cfg.Slot, "position", s.pos.applied.String())
+}
+
+// askReply has the server asked for a keepalive, if there is a session.
+func (r *Reader) askReply() {
+	if s := r.now.Load(); s != nil {
+		s.requestReply()
+	}
+}

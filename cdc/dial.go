@@ -1,0 +1,79 @@
+package cdc
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// askLimit bounds one question to the server: a catalog or position query takes milliseconds,
+// so an answer that takes longer means a source that is not there.
+const askLimit = 5 * time.Second
+
+// application is how the server's views name the reader's connections.
+func (c *Config) application() string { return "tiffin/" + c.Slot }
+
+// conn is the settings of a connection to the source.
+func (c *Config) conn() (*pgx.ConnConfig, error) {
+	conf, err := pgx.ParseConfig(c.DSN)
+	if err != nil {
+		return nil, &Error{Op: "read setting", On: "source.dsn", Err: err, Permanent: true}
+	}
+	conf.RuntimeParams["application_name"] = c.application()
+	conf.RuntimeParams["client_encoding"] = "UTF8" // the same bytes from a COPY as from the log
+	conf.RuntimeParams["statement_timeout"] = "0"  // a role's timeout would end a long load
+	conf.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
+	if conf.ConnectTimeout == 0 {
+		conf.ConnectTimeout = 2 * askLimit
+	}
+	dialer := &net.Dialer{
+		Timeout: conf.ConnectTimeout,
+		// A silent peer is given up after 10 s + 3 × 5 s, less than half of the server's
+		// default wal_sender_timeout.
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3},
+		Control:         boundUnacknowledged,
+	}
+	conf.DialFunc = dialer.DialContext
+	return conf, nil
+}
+
+// connect opens a connection for SQL.
+func (c *Config) connect(ctx context.Context) (*pgx.Conn, error) {
+	conf, err := c.conn()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pgx.ConnectConfig(ctx, conf)
+	if err != nil {
+		return nil, connectError(&conf.Config, err)
+	}
+	return conn, nil
+}
+
+// connectReplication opens a connection that speaks the replication protocol.
+func (c *Config) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
+	conf, err := c.conn()
+	if err != nil {
+		return nil, err
+	}
+	conf.RuntimeParams["replication"] = "database"
+	conn, err := pgconn.ConnectConfig(ctx, &conf.Config)
+	if err != nil {
+		return nil, connectError(&conf.Config, err)
+	}
+	return conn, nil
+}
+
+// hangUp closes a connection whose peer may be gone, within a second.
+func hangUp(ctx context.Context, conn *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx) // the connection is of no use any more, whatever it says
+	select {
+	case <-conn.CleanupDone():
+	case <-ctx.Done():
+	}
+}

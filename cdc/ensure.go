@@ -1,0 +1,191 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// prepared is a source database that can be followed.
+type prepared struct {
+	server serverFacts
+	slot   slotFacts
+	// changed says why the log since the last session is not enough: the label of a
+	// rebuild, "" when it is.
+	changed string
+}
+
+// prepare verifies the source and creates what is missing, in an order that keeps changes
+// from being lost: table verified, then publication, then slot. Making a slot waits for the
+// transactions that run; so every later transaction is published whole. Hence a slot that is
+// older than its publication's definition is made again.
+func prepare(ctx context.Context, cfg *Config, conn *pgx.Conn) (prepared, error) {
+	var p prepared
+	var err error
+	if p.server, err = inspectServer(ctx, conn); err != nil {
+		return p, err
+	}
+	if err := p.server.verify(cfg.application()); err != nil {
+		return p, err
+	}
+	name, err := parseTable(cfg.Table)
+	if err != nil {
+		return p, err
+	}
+	if err := p.checkSlot(ctx, cfg, conn); err != nil {
+		return p, err
+	}
+	table, err := inspectTable(ctx, conn, name)
+	if err != nil {
+		return p, err
+	}
+	if err := p.ensurePublication(ctx, cfg, conn, table); err != nil {
+		return p, err
+	}
+	return p, p.ensureSlot(ctx, cfg, conn)
+}
+
+// checkSlot reads the slot, refuses a foreign one, and drops a useless or a too costly one.
+func (p *prepared) checkSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
+	var err error
+	if p.slot, err = inspectSlot(ctx, conn, cfg.Slot); err != nil || !p.slot.exists {
+		return err
+	}
+	if err := p.slot.verify(cfg.Slot, p.server.database); err != nil {
+		return err
+	}
+	cfg.Metrics.retained.Set(float64(p.slot.retained))
+	if p.slot.activePID != 0 {
+		return &heldError{&Error{
+			Op: "use replication slot", On: cfg.Slot,
+			Err: fmt.Errorf("it is active elsewhere: %s", holder(ctx, conn, p.slot.activePID)),
+			Fix: "stop the other process, or give this one a slot of its own in source.slot",
+		}}
+	}
+	switch {
+	case p.slot.lost && cfg.Setup == SetupAuto:
+		return p.dropSlot(ctx, cfg, conn, "slot_invalidated")
+	case p.slot.lost:
+		return neverError("replication slot", cfg.Slot, errors.New("it was invalidated, and source.setup is never"))
+	case cfg.MaxRetainedWAL > 0 && p.slot.retained > cfg.MaxRetainedWAL:
+		return p.dropSlot(ctx, cfg, conn, "retained_wal")
+	}
+	return nil
+}
+
+func (p *prepared) dropSlot(ctx context.Context, cfg *Config, conn *pgx.Conn, reason string) error {
+	cfg.Log.Warn("dropping replication slot", "slot", cfg.Slot, "reason", reason, "retained_bytes", p.slot.retained)
+	if _, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", cfg.Slot); err != nil {
+		return &Error{Op: "drop replication slot", On: cfg.Slot, Err: err}
+	}
+	p.slot, p.changed = slotFacts{}, reason
+	return nil
+}
+
+func (p *prepared) ensurePublication(ctx context.Context, cfg *Config, conn *pgx.Conn, table *tableFacts) error {
+	pub, err := inspectPublication(ctx, conn, cfg.Publication, table.relation.name)
+	if err != nil {
+		return err
+	}
+	steps, err := publicationSteps(cfg.Publication, pub, table)
+	if err != nil || len(steps) == 0 {
+		return err
+	}
+	if cfg.Setup == SetupNever {
+		return neverError("publication", cfg.Publication, errors.New("it "+steps[0].Why+", and source.setup is never"))
+	}
+	for _, step := range steps {
+		if err := step.run(ctx, cfg, conn); err != nil {
+			return err
+		}
+	}
+	if !p.slot.exists {
+		return nil
+	}
+	return p.dropSlot(ctx, cfg, conn, "publication")
+}
+
+func (p *prepared) ensureSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
+	if p.slot.exists {
+		return nil
+	}
+	if cfg.Setup == SetupNever {
+		return neverError("replication slot", cfg.Slot, errors.New("it does not exist, and source.setup is never"))
+	}
+	if p.changed == "" {
+		p.changed = "slot_missing"
+	}
+	cfg.Log.Info("creating replication slot; this waits for the transactions that run now", "slot", cfg.Slot)
+	if err := slotStep(cfg.Slot).run(ctx, cfg, conn); err != nil {
+		return err
+	}
+	var err error
+	p.slot, err = inspectSlot(ctx, conn, cfg.Slot)
+	return err
+}
+
+func neverError(what, name string, err error) error {
+	return &Error{Op: "use " + what, On: name, Err: err, Permanent: true, Fix: "run slotsetup apply with the same settings"}
+}
+
+// Step is one statement that prepares the source database.
+type Step struct {
+	// SQL is complete, with quoted names and a semicolon.
+	SQL string
+	// Why says what is missing without it, to follow "it ".
+	Why string
+}
+
+func (s Step) run(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, s.SQL)
+	if err == nil {
+		return nil
+	}
+	e := &Error{Op: "prepare source database:", On: s.SQL, Err: err}
+	switch sqlState(err) {
+	case codeInsufficientPrivilege:
+		e.Permanent = true
+		e.Fix = "run slotsetup apply as the table's owner or a superuser (setup.dsn), or as such run this statement"
+	case codeDuplicateObject: // another process was faster: look again
+	}
+	cfg.Log.Debug("set-up statement was refused", "sql", s.SQL, "err", err)
+	return e
+}
+
+func slotStep(slot string) Step {
+	return Step{SQL: "SELECT pg_create_logical_replication_slot(" + literal(slot) + ", 'pgoutput');", Why: "does not exist"}
+}
+
+// publicationSteps says how to make the publication publish every change of the table.
+func publicationSteps(name string, p publicationFacts, table *tableFacts) ([]Step, error) {
+	on := quoted(name)
+	what := table.relation.name.sql()
+	if !p.exists {
+		with := "publish = 'insert, update, delete, truncate'"
+		if table.kind == 'p' {
+			with += ", publish_via_partition_root = true"
+		}
+		return []Step{{SQL: "CREATE PUBLICATION " + on + " FOR TABLE " + what + " WITH (" + with + ");", Why: "does not exist"}}, nil
+	}
+	var steps []Step
+	if !p.complete {
+		steps = append(steps, Step{SQL: "ALTER PUBLICATION " + on + " SET (publish = 'insert, update, delete, truncate');", Why: "does not publish every kind of change"})
+	}
+	if table.kind == 'p' && !p.viaRoot {
+		steps = append(steps, Step{SQL: "ALTER PUBLICATION " + on + " SET (publish_via_partition_root = true);", Why: "does not publish partitions under their table's name"})
+	}
+	// Without publish_via_partition_root the catalog lists the partitions, not the table.
+	if !p.holds && (table.kind != 'p' || p.viaRoot) {
+		steps = append(steps, Step{SQL: "ALTER PUBLICATION " + on + " ADD TABLE " + what + ";", Why: "does not hold table " + table.relation.name.String()})
+	}
+	if p.filter != "" {
+		return nil, &Error{
+			Op: "use publication", On: name, Permanent: true,
+			Err: fmt.Errorf("it filters the rows of table %s by %s", table.relation.name, p.filter),
+			Fix: "ALTER PUBLICATION " + on + " DROP TABLE " + what + "; ALTER PUBLICATION " + on + " ADD TABLE " + what + ";",
+		}
+	}
+	return steps, nil
+}

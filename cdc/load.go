@@ -1,0 +1,223 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"example.com/tiffin/cache"
+)
+
+const (
+	// rangePages is the share of a table that one COPY reads: 64 MB at 8 kB a page, about a
+	// second's work, so that connections finish together.
+	rangePages = 8192
+	// chunkBytes is handed from the wire to the index at a time, and chunksAhead of them per
+	// connection are the bound on what waits: 1 MB.
+	chunkBytes  = 256 << 10
+	chunksAhead = 3
+)
+
+// loaded is what a load leaves behind.
+type loaded struct {
+	snapshot cache.Snapshot
+	table    *tableFacts
+}
+
+// load reads the table in one snapshot, over several connections, into the index. The
+// snapshot is taken after the slot exists: what it does not see, the slot sends.
+func load(ctx context.Context, cfg *Config, conn *pgx.Conn, idx Index) (loaded, error) {
+	name, err := parseTable(cfg.Table)
+	if err != nil {
+		return loaded{}, err
+	}
+	// pgx's own Tx would hide the connection that COPY needs.
+	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return loaded{}, loadError(name, err)
+	}
+	var exported, text string
+	if err := conn.QueryRow(ctx, "SELECT pg_export_snapshot(), pg_current_snapshot()::text").Scan(&exported, &text); err != nil {
+		return loaded{}, loadError(name, err)
+	}
+	snapshot, err := cache.ParseSnapshot(text)
+	if err != nil {
+		return loaded{}, loadError(name, err)
+	}
+	table, err := inspectTable(ctx, conn, name)
+	if err != nil {
+		return loaded{}, err
+	}
+	into := idx.BeginLoad(table.layout.keyed)
+	nulls, err := copyAll(ctx, cfg, conn, exported, table, into)
+	if err != nil {
+		into.Abort()
+		return loaded{}, err
+	}
+	if nulls > 0 {
+		cfg.Log.Warn("rows with a NULL restaurant or client are no subscriptions", "table", name.String(), "rows", nulls)
+	}
+	if err := into.Finish(snapshot); err != nil {
+		return loaded{}, loadError(name, err)
+	}
+	if _, err := conn.Exec(ctx, "COMMIT"); err != nil {
+		return loaded{}, loadError(name, err)
+	}
+	return loaded{snapshot: snapshot, table: table}, nil
+}
+
+func loadError(name tableName, err error) error {
+	return &Error{Op: "load table", On: name.String(), Err: err}
+}
+
+// copyAll shares the table's ranges among connections and returns how many rows had a NULL.
+func copyAll(ctx context.Context, cfg *Config, first *pgx.Conn, snapshot string, table *tableFacts, into *cache.Load) (int64, error) {
+	statements := copyStatements(table)
+	work := make(chan string, len(statements))
+	for _, s := range statements {
+		work <- s
+	}
+	close(work)
+	var nulls atomic.Int64
+	group, ctx := errgroup.WithContext(ctx)
+	worker := func(conn *pgx.Conn) error {
+		for statement := range work {
+			if err := copyRange(ctx, conn, statement, into, &nulls); err != nil {
+				return loadError(table.relation.name, err)
+			}
+		}
+		return nil
+	}
+	group.Go(func() error { return worker(first) })
+	for range min(cfg.LoadConns, len(statements)) - 1 {
+		group.Go(func() error {
+			conn, err := joinSnapshot(ctx, cfg, snapshot)
+			if err != nil {
+				return err
+			}
+			defer hangUp(ctx, conn.PgConn())
+			return worker(conn)
+		})
+	}
+	err := group.Wait()
+	return nulls.Load(), err
+}
+
+// joinSnapshot opens a connection that sees what the exporting one sees.
+func joinSnapshot(ctx context.Context, cfg *Config, snapshot string) (*pgx.Conn, error) {
+	conn, err := cfg.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, sql := range []string{"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET TRANSACTION SNAPSHOT " + literal(snapshot)} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			hangUp(ctx, conn.PgConn())
+			return nil, fmt.Errorf("join the load's snapshot: %w", err)
+		}
+	}
+	return conn, nil
+}
+
+// copyStatements cuts the table, or each of its partitions, into ranges of pages. The last
+// has no upper end: nothing that the snapshot sees lies beyond what was measured, but that
+// need not be relied on.
+func copyStatements(t *tableFacts) []string {
+	columns := columnRestaurant + "::text, " + columnClient + "::text"
+	if t.layout.keyed {
+		columns = quoted(t.layout.idName) + "::int8, " + columns
+	}
+	var statements []string
+	for _, l := range t.leaves {
+		for from := int64(0); from == 0 || from < l.pages; from += rangePages {
+			var where []string
+			if from > 0 {
+				where = append(where, fmt.Sprintf("ctid >= '(%d,0)'", from))
+			}
+			if from+rangePages < l.pages {
+				where = append(where, fmt.Sprintf("ctid < '(%d,0)'", from+rangePages))
+			}
+			sql := "SELECT " + columns + " FROM ONLY " + l.name.sql()
+			if len(where) > 0 {
+				sql += " WHERE " + strings.Join(where, " AND ")
+			}
+			statements = append(statements, "COPY ("+sql+") TO STDOUT (FORMAT binary)")
+		}
+	}
+	return statements
+}
+
+// copyRange reads one range: the wire on this goroutine, parsing and the index on another,
+// a bounded number of chunks between them.
+func copyRange(ctx context.Context, conn *pgx.Conn, statement string, into *cache.Load, nulls *atomic.Int64) error {
+	group, ctx := errgroup.WithContext(ctx)
+	w := &chunker{done: ctx.Done(), full: make(chan []byte, chunksAhead), free: make(chan []byte, chunksAhead+2)}
+	group.Go(func() error {
+		defer close(w.full)
+		if _, err := conn.PgConn().CopyTo(ctx, w, statement); err != nil {
+			return err
+		}
+		return w.flush()
+	})
+	group.Go(func() error {
+		var rows copyRows
+		for chunk := range w.full {
+			if err := rows.parse(chunk, func(id int64, restaurant, client []byte) error {
+				if restaurant == nil || client == nil {
+					nulls.Add(1)
+					restaurant, client = nothing, nothing
+				}
+				return into.Add(id, restaurant, client)
+			}); err != nil {
+				return err
+			}
+			w.free <- chunk[:0]
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return rows.finish()
+	})
+	return group.Wait()
+}
+
+// chunker gathers the messages of a COPY, a row each, into chunks worth handing over.
+type chunker struct {
+	done <-chan struct{}
+	full chan []byte
+	free chan []byte
+	part []byte
+}
+
+// Write implements io.Writer for pgconn's CopyTo.
+func (c *chunker) Write(b []byte) (int, error) {
+	if len(c.part)+len(b) > cap(c.part) && len(c.part) > 0 {
+		if err := c.flush(); err != nil {
+			return 0, err
+		}
+	}
+	if c.part == nil {
+		select {
+		case c.part = <-c.free:
+		default:
+			c.part = make([]byte, 0, chunkBytes)
+		}
+	}
+	c.part = append(c.part, b...)
+	return len(b), nil
+}
+
+func (c *chunker) flush() error {
+	if len(c.part) == 0 {
+		return nil
+	}
+	select {
+	case c.full <- c.part:
+		c.part = nil
+		return nil
+	case <-c.done:
+		return context.Canceled
+	}
+}

@@ -1,0 +1,270 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"example.com/tiffin/cache"
+)
+
+const (
+	// attendEvery is how long the owner reads without looking at anything else.
+	attendEvery = time.Second
+	// A source that says nothing is asked to answer after askAfter, is looked at by SQL
+	// after suspectAfter, and is out of sync after silentAfter: /readyz promises 15 s.
+	askAfter     = 3 * time.Second
+	suspectAfter = 5 * time.Second
+	silentAfter  = 10 * time.Second
+)
+
+// session follows the slot over one connection. Its owner is the goroutine of Run.
+type session struct {
+	*Reader
+	wire *wire
+	asm  *assembler
+	txn  *cache.Txn
+	pid  uint32 // of our walsender
+
+	statusEvery time.Duration
+	lastStatus  time.Time
+	heard       bool // something came since lastHeard
+	lastHeard   time.Time
+	target      cache.LSN // caught up when applied is here
+	checked     *report   // the warden's report that is yet to be reached
+
+	// From other goroutines; each sets its word and rouses the owner.
+	wantReply atomic.Bool
+	report    atomic.Pointer[report]
+	failure   atomic.Pointer[error]
+
+	suspect chan struct{} // to the warden: look now
+}
+
+// report is what the warden learned.
+type report struct {
+	snapshot cache.Snapshot
+	flushed  cache.LSN
+	at       time.Time // before it was asked
+}
+
+// fail ends the session from another goroutine.
+func (s *session) fail(err error) {
+	s.failure.CompareAndSwap(nil, &err)
+	s.wire.rouse()
+}
+
+// requestReply has the server asked for a keepalive. Safe for concurrent use.
+func (s *session) requestReply() {
+	s.wantReply.Store(true)
+	s.wire.rouse()
+}
+
+// startReplication makes the connection a stream of the slot.
+func startReplication(ctx context.Context, cfg *Config, conn *pgconn.PgConn) error {
+	ctx, cancel := context.WithTimeout(ctx, 6*askLimit)
+	defer cancel()
+	args := []string{"proto_version '1'", "publication_names " + literal(quoted(cfg.Publication))}
+	if cfg.Fence == FenceEmit {
+		args = append(args, "messages 'true'") // so that an emitted transaction is not left out as empty
+	}
+	// 0/0: from where the slot is confirmed. The server never starts before that.
+	err := pglogrepl.StartReplication(ctx, conn, cfg.Slot, 0, pglogrepl.StartReplicationOptions{PluginArgs: args})
+	if err == nil {
+		return nil
+	}
+	e := &Error{Op: "start replication from slot", On: cfg.Slot, Err: err}
+	switch sqlState(err) {
+	case codeObjectInUse:
+		return &heldError{e}
+	case codeInsufficientPrivilege:
+		e.Permanent = true
+		e.Fix = "as a superuser: ALTER ROLE " + quoted(conn.ParameterStatus("session_authorization")) + " REPLICATION;"
+	}
+	return e
+}
+
+// verifyStart makes sure that the stream goes on where the index ends. Only now, holding the
+// slot, is that certain: before, another process may have moved it.
+func (s *session) verifyStart(ctx context.Context, conn *pgx.Conn) error {
+	slot, err := inspectSlot(ctx, conn, s.cfg.Slot)
+	if err != nil {
+		return err
+	}
+	if slot.activePID == 0 || uint32(slot.activePID) != s.pid {
+		return fmt.Errorf("replication slot %s: active under pid %d, not our %d", s.cfg.Slot, slot.activePID, s.pid)
+	}
+	if slot.confirmed > s.pos.reported {
+		return &rebuildError{reason: "gap", err: fmt.Errorf("slot %s was moved to %s by another process, past our %s", s.cfg.Slot, slot.confirmed, s.pos.reported)}
+	}
+	s.pos.start(slot.confirmed)
+	return nil
+}
+
+// follow reads until something ends it; it never returns nil.
+func (s *session) follow(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, s.wire.rouse)
+	defer stop()
+	s.lastHeard = s.cfg.Now()
+	if err := s.attend(ctx); err != nil {
+		return err
+	}
+	for {
+		msg, err := s.wire.receive()
+		switch {
+		case err == nil:
+			s.heard = true
+			if err := s.take(ctx, msg); err != nil {
+				return err
+			}
+			if !s.wire.roused.Load() {
+				continue
+			}
+		case !timedOut(err):
+			return fmt.Errorf("read replication stream: %w", err)
+		}
+		if err := s.attend(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// attend does what is not reading: every attendEvery, and when the owner was roused.
+func (s *session) attend(ctx context.Context) error {
+	now := s.cfg.Now()
+	if err := s.wire.calm(time.Now().Add(attendEvery)); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := s.failure.Load(); err != nil {
+		return *err
+	}
+	if r := s.report.Swap(nil); r != nil {
+		s.pos.settle(s.idx.Settle(r.snapshot))
+		s.asm.xids = max(s.asm.xids, r.snapshot.Xmax)
+		s.checked, s.lastStatus = r, time.Time{}
+	}
+	s.freshen()
+	reply := s.listen(now) || s.wantReply.Swap(false)
+	if reply || now.Sub(s.lastStatus) >= s.statusEvery {
+		return s.status(ctx, now, reply)
+	}
+	return nil
+}
+
+// freshen notes as of when the index is known to have everything.
+func (s *session) freshen() {
+	if s.checked == nil || s.pos.applied < s.checked.flushed {
+		return
+	}
+	s.fresh(s.checked.at)
+	s.cfg.Metrics.lag.Set(0)
+	s.checked = nil
+}
+
+// listen keeps account of the server's silence and reports whether to ask for an answer.
+func (s *session) listen(now time.Time) bool {
+	if s.heard {
+		s.heard, s.lastHeard = false, now
+		s.state.silent(0)
+		return false
+	}
+	silence := now.Sub(s.lastHeard)
+	if silence >= suspectAfter {
+		select {
+		case s.suspect <- struct{}{}:
+		default:
+		}
+	}
+	if silence >= silentAfter {
+		s.state.silent(silence)
+	}
+	return silence >= askAfter
+}
+
+func (s *session) status(ctx context.Context, now time.Time, reply bool) error {
+	s.lastStatus = now
+	reported := s.pos.report()
+	return s.wire.status(ctx, s.pos.received, reported, now, reply)
+}
+
+// take handles one message of the stream.
+func (s *session) take(ctx context.Context, msg pgproto3.BackendMessage) error {
+	switch msg := msg.(type) {
+	case *pgproto3.CopyData:
+		return s.data(ctx, msg.Data)
+	case *pgproto3.ErrorResponse:
+		return fmt.Errorf("replication stream: %w", pgconn.ErrorResponseToPgError(msg))
+	case *pgproto3.CopyDone, *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
+		return errors.New("replication stream: the server ended it")
+	default: // notices, changed parameters
+		return nil
+	}
+}
+
+func (s *session) data(ctx context.Context, data []byte) error {
+	if len(data) == 0 {
+		return errors.New("replication stream: empty message")
+	}
+	switch data[0] {
+	case pglogrepl.PrimaryKeepaliveMessageByteID:
+		k, err := pglogrepl.ParsePrimaryKeepaliveMessage(data[1:])
+		if err != nil {
+			return fmt.Errorf("replication stream: %w", err)
+		}
+		s.pos.keepalive(cache.LSN(k.ServerWALEnd))
+		s.advance()
+		if k.ReplyRequested {
+			return s.status(ctx, s.cfg.Now(), false)
+		}
+		return nil
+	case pglogrepl.XLogDataByteID:
+		x, err := pglogrepl.ParseXLogData(data[1:])
+		if err != nil {
+			return fmt.Errorf("replication stream: %w", err)
+		}
+		return s.message(cache.LSN(x.WALStart), x.WALData)
+	default:
+		return fmt.Errorf("replication stream: message of unknown kind %q", data[0])
+	}
+}
+
+func (s *session) message(at cache.LSN, msg []byte) error {
+	s.pos.heard(at)
+	done, err := s.asm.message(msg, s.pos.applied)
+	if err != nil {
+		return err
+	}
+	s.pos.inTxn = s.asm.open
+	if done == nil {
+		return nil
+	}
+	if done.changed {
+		if err := s.idx.Apply(s.txn, done.commit); err != nil {
+			return fmt.Errorf("apply transaction %d that ends at %s: %w", done.commit.Xid, done.commit.End, err)
+		}
+		s.cfg.Metrics.transactions.Inc()
+		s.cfg.Metrics.visible.Observe(s.cfg.Now().Sub(done.commit.Time).Seconds())
+	}
+	s.pos.commit(done.commit.End, done.changed)
+	s.advance()
+	return nil
+}
+
+// advance lets fences pass that wait for the applied position.
+func (s *session) advance() {
+	s.gate.advance(s.pos.applied)
+	if s.target != 0 && s.pos.applied >= s.target {
+		s.target = 0
+		s.caughtUp()
+	}
+}
