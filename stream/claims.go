@@ -1,0 +1,192 @@
+package stream
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// claim is this process's right to a partition: the epoch that Postgres checks and the
+// position up to which messages are planned.
+type claim struct {
+	partition int32
+	epoch     int64
+	// planned is the offset of the next message to plan; it runs ahead of the ledger by what
+	// is in flight.
+	planned int64
+	// seen is the position behind everything read, transaction markers included.
+	seen int64
+	// inflight counts the batches under way that advance the partition.
+	inflight int
+	// given says that the partition is being given up: nothing new is admitted.
+	given bool
+}
+
+// claims are the partitions that this process owns. The group's callbacks and the delivering
+// goroutines share it.
+type claims struct {
+	mu      sync.Mutex
+	owned   map[int32]*claim
+	changed chan struct{} // closed and replaced at every change that a waiter may wait for
+}
+
+func newClaims() *claims {
+	return &claims{owned: map[int32]*claim{}, changed: make(chan struct{})}
+}
+
+func (c *claims) put(cl *claim) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.owned[cl.partition] = cl
+	c.broadcast()
+}
+
+// position returns the next offset to plan of a partition; ok is false when it is not ours.
+func (c *claims) position(partition int32) (next int64, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cl := c.owned[partition]
+	if cl == nil || cl.given {
+		return 0, false
+	}
+	return cl.planned, true
+}
+
+// admit drops from the batch what is not, or no longer, ours to deliver, and enters the
+// rest as in flight.
+func (c *claims) admit(b *batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	advances := map[int32]*advance{}
+	b.deliveries = 0
+	b.triggers = slices.DeleteFunc(b.triggers, func(t *trigger) bool {
+		cl := c.owned[t.partition]
+		if cl == nil || cl.given || t.offset < cl.planned {
+			t.release()
+			return true
+		}
+		a := advances[t.partition]
+		if a == nil {
+			a = &advance{claim: cl, expected: cl.planned}
+			advances[t.partition] = a
+			cl.inflight++
+		}
+		cl.planned = t.offset + 1
+		a.next = cl.planned
+		b.deliveries += t.deliveries()
+		return false
+	})
+	for _, partition := range slices.Sorted(maps.Keys(advances)) {
+		b.advances = append(b.advances, *advances[partition])
+	}
+}
+
+// settle takes a batch out of flight.
+func (c *claims) settle(b *batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range b.advances {
+		a.claim.inflight--
+	}
+	c.broadcast()
+}
+
+// owns reports whether every partition of the batch is still claimed.
+func (c *claims) owns(b *batch) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range b.advances {
+		if c.owned[a.claim.partition] != a.claim {
+			return false
+		}
+	}
+	return true
+}
+
+// give stops admitting messages of the partitions, waits until what is in flight is
+// delivered, and forgets the claims. It returns them with their last positions.
+func (c *claims) give(ctx context.Context, partitions []int32) ([]*claim, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var going []*claim
+	for _, p := range partitions {
+		if cl := c.owned[p]; cl != nil {
+			cl.given = true
+			going = append(going, cl)
+		}
+	}
+	busy := func() bool {
+		return slices.ContainsFunc(going, func(cl *claim) bool { return cl.inflight > 0 })
+	}
+	if err := c.wait(ctx, func() bool { return !busy() }); err != nil {
+		return nil, err
+	}
+	for _, cl := range going {
+		delete(c.owned, cl.partition)
+	}
+	c.broadcast()
+	return going, nil
+}
+
+// lose forgets the claims at once: another member may own the partitions already.
+func (c *claims) lose(partitions []int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range partitions {
+		delete(c.owned, p)
+	}
+	c.broadcast()
+}
+
+func (c *claims) partitions() []int32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.owned))
+}
+
+// saw notes that everything below next has been read and planned.
+func (c *claims) saw(partition int32, next int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cl := c.owned[partition]; cl != nil && !cl.given {
+		cl.seen = max(cl.seen, next)
+		c.broadcast()
+	}
+}
+
+// reached returns what has been read and delivered of each partition without a message in
+// flight, and a channel that is closed at the next change.
+func (c *claims) reached() (map[int32]int64, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := map[int32]int64{}
+	for p, cl := range c.owned {
+		if cl.inflight == 0 {
+			at[p] = max(cl.seen, cl.planned)
+		}
+	}
+	return at, c.changed
+}
+
+// wait blocks, the mutex given up meanwhile, until ok or ctx ends. c.mu is held.
+func (c *claims) wait(ctx context.Context, ok func() bool) error {
+	for !ok() {
+		changed := c.changed
+		c.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		c.mu.Lock()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (c *claims) broadcast() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}

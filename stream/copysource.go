@@ -1,0 +1,83 @@
+package stream
+
+import (
+	"encoding/binary"
+	"io"
+)
+
+// copySource reads a batch as Postgres' binary COPY (src/backend/commands/copyfromparse.c),
+// a few rows at a time: memory does not grow with the batch.
+type copySource struct {
+	triggers []*trigger
+	next     int // recipient of triggers[0]
+	// head and tail are the encoded columns before and behind the client id.
+	head, tail []byte
+	buf        []byte // encoded and not yet read
+	spare      []byte
+	ended      bool
+}
+
+// copyStep is the number of rows encoded at a time.
+const copyStep = 256
+
+func newCopySource(b *batch) *copySource {
+	s := &copySource{triggers: b.triggers}
+	s.buf = append(s.buf, "PGCOPY\n\xff\r\n\x00"...)
+	s.buf = append(s.buf, 0, 0, 0, 0, 0, 0, 0, 0) // flags, length of the header's extension
+	return s
+}
+
+func (s *copySource) Read(p []byte) (int, error) {
+	for len(s.buf) == 0 {
+		if s.ended {
+			return 0, io.EOF
+		}
+		s.fill()
+	}
+	n := copy(p, s.buf)
+	s.buf = s.buf[n:]
+	return n, nil
+}
+
+func (s *copySource) fill() {
+	s.buf = s.spare[:0]
+	defer func() { s.spare = s.buf[:0] }()
+	for len(s.triggers) > 0 && s.next >= s.triggers[0].deliveries() {
+		s.triggers, s.next = s.triggers[1:], 0
+	}
+	if len(s.triggers) == 0 {
+		s.buf = binary.BigEndian.AppendUint16(s.buf, 0xffff) // trailer
+		s.ended = true
+		return
+	}
+	t := s.triggers[0]
+	if s.next == 0 {
+		s.encode(t)
+	}
+	to := min(s.next+copyStep, t.deliveries())
+	for client := range t.recipients.Range(s.next, to) {
+		s.buf = append(s.buf, s.head...)
+		s.buf = appendField(s.buf, client)
+		s.buf = append(s.buf, s.tail...)
+	}
+	s.next = to
+}
+
+func (s *copySource) encode(t *trigger) {
+	const columns = 11
+	c := &t.campaign
+	s.head = binary.BigEndian.AppendUint16(s.head[:0], columns)
+	for _, text := range []string{c.RestaurantID, c.ID, c.Content, c.Owner, c.OwnerContact} {
+		s.head = appendField(s.head, text)
+	}
+	for _, n := range []int64{c.Start, c.End, c.Created} {
+		s.head = appendField(s.head, int8Value(n))
+	}
+	s.tail = appendField(s.tail[:0], int8Value(t.now))
+	s.tail = appendField(s.tail, "")
+}
+
+func appendField[T ~[]byte | ~string](dst []byte, value T) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(value))) //nolint:gosec // Postgres limits a value to 1 GiB
+	return append(dst, value...)
+}

@@ -1,0 +1,138 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// Engine joins campaigns and delivers them. Run owns every goroutine; Reasons may be called
+// at any time.
+type Engine struct {
+	cfg     Config
+	log     *slog.Logger
+	index   Index
+	fence   Fence
+	metrics *metrics
+	state   *state
+}
+
+// New validates the configuration; it neither connects nor starts anything.
+func New(cfg Config, index Index, fence Fence) (*Engine, error) {
+	cfg.setDefaults()
+	err := cfg.Validate()
+	if index == nil {
+		err = errors.Join(err, errors.New("no index"))
+	}
+	if fence == nil {
+		err = errors.Join(err, errors.New("no fence"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stream config: %w", err)
+	}
+	return &Engine{
+		cfg: cfg, log: cfg.Log, index: index, fence: fence,
+		metrics: newMetrics(cfg.Registerer), state: newState(cfg.Now),
+	}, nil
+}
+
+// Reasons says why nothing is being delivered; empty when all is well.
+func (e *Engine) Reasons() []string { return e.state.reasons() }
+
+const (
+	firstPause = 200 * time.Millisecond
+	lastPause  = 10 * time.Second
+	// healthyAfter is how long a session must have lasted for the pause to begin anew.
+	healthyAfter = 30 * time.Second
+)
+
+// Run delivers until ctx ends (it then finishes the batch in hand and returns nil), until
+// the goal of UntilNow is reached (nil), or until an error that waiting cannot mend: any
+// IsPermanent error before the first readiness, later only a LedgerError.
+func (e *Engine) Run(ctx context.Context) error {
+	var until *goal
+	if e.cfg.UntilNow {
+		until = &goal{}
+	}
+	pause := firstPause
+	for {
+		began := e.cfg.Now()
+		err := e.session(ctx, until)
+		if err == nil {
+			return nil
+		}
+		if stopped(ctx) {
+			return fmt.Errorf("while stopping: %w", err)
+		}
+		if e.hopeless(err) {
+			return err
+		}
+		if e.cfg.Now().Sub(began) > healthyAfter {
+			pause = firstPause
+		}
+		e.count(err)
+		e.state.ended(err)
+		e.log.Warn("delivery interrupted; trying again", "err", err, "pause", pause)
+		timer := time.NewTimer(pause + rand.N(pause/2))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+func (e *Engine) hopeless(err error) bool {
+	var ledger *LedgerError
+	return errors.As(err, &ledger) || !e.state.everReady() && IsPermanent(err)
+}
+
+func (e *Engine) count(err error) {
+	var sink *sinkError
+	if errors.As(err, &sink) {
+		e.metrics.retries.WithLabelValues(sink.sink).Inc()
+	}
+}
+
+// session is one round from the connections to their end; nil means asked to stop, or done.
+func (e *Engine) session(ctx context.Context, until *goal) error {
+	work, fail := context.WithCancelCause(context.WithoutCancel(ctx))
+	s := &session{
+		cfg: &e.cfg, log: e.log, metrics: e.metrics, state: e.state, fence: e.fence,
+		planner: planner{cfg: &e.cfg, index: e.index},
+		claims:  newClaims(), goal: until,
+		work: work, fail: fail, joined: make(chan struct{}),
+		slots: make(chan struct{}, producersPerProcess),
+	}
+	defer s.close(ctx)
+	if err := s.open(ctx); err != nil {
+		if stopped(ctx) {
+			return nil
+		}
+		return err
+	}
+	return s.run(ctx)
+}
+
+// leaveGroup ends the membership. A static member must be removed by name (KIP-345), after
+// its client is closed, so that it does not join again.
+func (s *session) leaveGroup() error {
+	s.cl.Close()
+	if s.cfg.Kafka.InstanceID == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(s.work, probeTimeout)
+	defer cancel()
+	who := kadm.LeaveGroup(s.cfg.Kafka.Group).InstanceIDs(s.cfg.Kafka.InstanceID).Reason("shutting down")
+	if _, err := kadm.NewClient(s.rotation.all[0].cl).LeaveGroup(ctx, who); err != nil {
+		s.log.Warn("the group keeps this member until its session times out", "err", err)
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package stream
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// textArray builds a text[] parameter in Postgres' binary form (array_send in
+// src/backend/utils/adt/arrayfuncs.c) without a copy per element.
+type textArray struct {
+	buf []byte
+	n   int
+}
+
+func (a *textArray) reset() {
+	a.n = 0
+	a.buf = append(a.buf[:0],
+		0, 0, 0, 1, // dimensions
+		0, 0, 0, 0, // no nulls
+		0, 0, 0, pgtype.TextOID,
+		0, 0, 0, 0, // elements, filled in by value
+		0, 0, 0, 1) // lower bound
+}
+
+func (a *textArray) add(element []byte) {
+	a.n++
+	a.buf = binary.BigEndian.AppendUint32(a.buf, uint32(len(element))) //nolint:gosec // Postgres limits a value to 1 GiB
+	a.buf = append(a.buf, element...)
+}
+
+// value is valid until the next reset.
+func (a *textArray) value() []byte {
+	binary.BigEndian.PutUint32(a.buf[12:], uint32(a.n)) //nolint:gosec // bounded by rowsPerInsert
+	return a.buf
+}
+
+// pipe sends prepared statements in pipeline mode and checks their results in order. After
+// the first error everything is skipped; finish or close reports it.
+type pipe struct {
+	w      *writer
+	ctx    context.Context //nolint:containedctx // the pipe lives for one call of the writer
+	cancel context.CancelFunc
+	p      *pgconn.Pipeline
+	// pending are the checks of the results still to come.
+	pending []func(*pgconn.ResultReader) error
+	err     error
+	closed  bool
+}
+
+func (w *writer) startPipe(ctx context.Context) *pipe {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	return &pipe{w: w, ctx: ctx, cancel: cancel, p: w.conn.PgConn().StartPipeline(ctx)}
+}
+
+// command sends a statement whose command tag must count rows, or anything if rows is -1.
+func (p *pipe) command(name string, rows int64, params ...[]byte) {
+	p.send(name, params, func(rr *pgconn.ResultReader) error {
+		tag, err := rr.Close()
+		if err == nil && rows >= 0 && tag.RowsAffected() != rows {
+			err = swallowed(rows, tag.RowsAffected())
+		}
+		return err
+	})
+}
+
+// number sends a query that answers with one int8.
+func (p *pipe) number(name string, into *int64, params ...[]byte) {
+	p.send(name, params, func(rr *pgconn.ResultReader) error {
+		for rr.NextRow() {
+			*into = int64(binary.BigEndian.Uint64(rr.Values()[0])) //nolint:gosec // an int8 in binary form
+		}
+		_, err := rr.Close()
+		return err
+	})
+}
+
+// advance sends the ledger's new positions and expects all of them to move.
+func (p *pipe) advance(w *writer, b *batch) {
+	n := len(b.advances)
+	partitions, epochs, expected, next := make([]int32, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	for i, a := range b.advances {
+		partitions[i], epochs[i], expected[i], next[i] = a.claim.partition, a.claim.epoch, a.expected, a.next
+	}
+	m := w.conn.TypeMap()
+	params := [][]byte{[]byte(w.group), []byte(w.topic)}
+	for _, value := range []any{partitions, epochs, expected, next} {
+		oid := uint32(pgtype.Int8ArrayOID)
+		if _, ok := value.([]int32); ok {
+			oid = pgtype.Int4ArrayOID
+		}
+		param, err := m.Encode(oid, pgtype.BinaryFormatCode, value, nil)
+		p.err = errors.Join(p.err, err)
+		params = append(params, param)
+	}
+	p.send("advance", params, func(rr *pgconn.ResultReader) error {
+		tag, err := rr.Close()
+		if err == nil && tag.RowsAffected() != int64(n) {
+			err = &FencedError{Partition: partitions[0]}
+		}
+		return err
+	})
+}
+
+func (p *pipe) send(name string, params [][]byte, check func(*pgconn.ResultReader) error) {
+	if p.err != nil {
+		return
+	}
+	p.p.SendQueryPrepared(name, params, binaryFormat, binaryFormat)
+	p.pending = append(p.pending, func(rr *pgconn.ResultReader) error {
+		if err := check(rr); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+// drain reads results until at most n are outstanding.
+func (p *pipe) drain(n int) error {
+	if p.err == nil && len(p.pending) > n {
+		p.p.SendFlushRequest()
+		p.err = p.p.Flush()
+	}
+	for p.err == nil && len(p.pending) > n {
+		results, err := p.p.GetResults()
+		if err != nil {
+			p.err = err
+			break
+		}
+		rr, ok := results.(*pgconn.ResultReader)
+		if !ok {
+			p.err = fmt.Errorf("unexpected answer %T", results)
+			break
+		}
+		p.err = p.pending[0](rr)
+		p.pending = p.pending[1:]
+	}
+	return p.err
+}
+
+// finish ends the pipeline and returns the first error of any statement.
+func (p *pipe) finish() error {
+	if p.err == nil {
+		p.p.SendPipelineSync()
+		p.err = p.p.Flush()
+	}
+	return p.drain(0)
+}
+
+// close gives the connection back; after an error the transaction is still open and the
+// connection is only good for closing.
+func (p *pipe) close() error {
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	defer p.cancel()
+	if err := p.p.Close(); err != nil && p.err == nil {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,97 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"example.com/tiffin/cache"
+)
+
+// Index answers which clients subscribe to a restaurant, in one state of the source table.
+// Lookup is called from one goroutine and may wait; the recipients stay valid and unchanged
+// until they are released.
+type Index interface {
+	Lookup(ctx context.Context, restaurant string) (*cache.Recipients, error)
+}
+
+// Fence waits until the index holds every transaction that the source had acknowledged when
+// Wait was called, and says how far that is. It is called once per poll.
+type Fence interface {
+	Wait(ctx context.Context) (cache.Mark, error)
+}
+
+// planner decides what becomes of campaign messages.
+type planner struct {
+	cfg    *Config
+	index  Index
+	topics topics
+}
+
+// plan decides one message, once. The caller owns the recipients. An error is the index's,
+// and no verdict on the message.
+func (p *planner) plan(ctx context.Context, r *kgo.Record, mark cache.Mark) (*trigger, error) {
+	t := &trigger{
+		partition: r.Partition,
+		offset:    r.Offset,
+		published: r.Timestamp,
+		now:       p.cfg.Now().Unix(),
+		mark:      mark,
+	}
+	campaign, fault := decodeCampaign(r.Value)
+	t.campaign = campaign
+	if fault != nil {
+		t.reject(r, fault)
+		return t, nil
+	}
+	if !campaign.Active(t.now) {
+		t.outcome = Inactive
+		return t, nil
+	}
+	recipients, err := p.index.Lookup(ctx, campaign.RestaurantID)
+	if err != nil {
+		return nil, fmt.Errorf("look up restaurant %q: %w", shorten(campaign.RestaurantID), err)
+	}
+	if recipients.Len() == 0 {
+		recipients.Release()
+		t.outcome = NoSubscribers
+		return t, nil
+	}
+	if fault := p.checkSize(t, recipients); fault != nil {
+		recipients.Release()
+		t.reject(r, fault)
+		return t, nil
+	}
+	t.outcome, t.recipients = Delivered, recipients
+	return t, nil
+}
+
+func (t *trigger) reject(r *kgo.Record, fault *MalformedError) {
+	t.outcome, t.fault, t.record = Malformed, fault, r
+}
+
+// checkSize refuses a campaign of which any record would be larger than the output topic
+// takes: as a whole, so that neither sink holds a part of it.
+func (p *planner) checkSize(t *trigger, recipients *cache.Recipients) *MalformedError {
+	limit := int(p.topics.output.maxMessage)
+	env := newEnvelope(&t.campaign, t.now)
+	headers := len("trigger") + len(triggerID(p.topics.input.name, t.partition, t.offset)) + 10
+	size := func(client int) int { return recordSize(client, env.maxValue(client), headers) }
+	longest := 0
+	for client := range recipients.Range(0, recipients.Len()) {
+		longest = max(longest, len(client))
+	}
+	if size(longest) <= limit {
+		return nil
+	}
+	var value []byte
+	for client := range recipients.Range(0, recipients.Len()) {
+		value = env.appendValue(value[:0], client)
+		if n := recordSize(len(client), len(value), headers); n > limit {
+			return malformed(reasonTooLarge, "a record of %d bytes with its client id added is larger than topic %s takes (max.message.bytes %d)",
+				n, p.topics.output.name, limit)
+		}
+	}
+	return nil
+}

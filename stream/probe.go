@@ -1,0 +1,39 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	// probeEvery and probeTimeout see to it that a lost sink is known within 15 s also when
+	// there is nothing to deliver.
+	probeEvery   = 5 * time.Second
+	probeTimeout = 4 * time.Second
+)
+
+// probe asks both sinks for a sign of life. It ends no session: what is in flight may still
+// succeed, and what fails says so itself.
+func (s *session) probe(ctx context.Context) error {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		s.state.probed(sinkPostgres, ask(ctx, "feedback database", s.pool.Ping))
+		s.state.probed(sinkKafka, ask(ctx, "kafka", s.cl.Ping))
+	}
+}
+
+func ask(ctx context.Context, whom string, ping func(context.Context) error) string {
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("no answer within %s", probeTimeout))
+	defer cancel()
+	if err := ping(ctx); err != nil {
+		return fmt.Sprintf("%s: no sign of life: %v", whom, err)
+	}
+	return ""
+}

@@ -1,0 +1,320 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const (
+	// producersPerProcess is how many transactions may be under way: the broker makes a
+	// transaction wait for the markers of the one before it with the same id, so that two or
+	// three ids in turn are several times as fast as one (ARCHITECTURE.md has the figures).
+	producersPerProcess = 3
+	// transactionTimeout is when the broker aborts a transaction whose owner fell silent:
+	// until then its records hold back every read_committed consumer.
+	transactionTimeout = 60 * time.Second
+	// produceTimeout bounds the wait for the acknowledgement of a transaction's records.
+	produceTimeout = 45 * time.Second
+	// arenaBytes and arenasPerProducer bound the encoded records that a producer has under
+	// way, however large a campaign is.
+	arenaBytes        = 1 << 20
+	arenasPerProducer = 6
+)
+
+// producer sends the records of one transaction at a time.
+type producer struct {
+	cl *kgo.Client
+	// txnID is empty in at_least_once mode.
+	txnID  string
+	topics topics
+	arenas chan *arena
+	// explicit says that the broker wants AddOffsetsToTxn before TxnOffsetCommit: it has no
+	// transactions of version 2 (KIP-890).
+	explicit bool
+
+	failed atomic.Pointer[error] // first error of a record of the transaction in hand
+	// deadBytes is what dead letters not yet acknowledged weigh.
+	deadBytes int
+}
+
+// topics is what is known of the three topics at the start of a session.
+type topics struct {
+	input, output, deadLetter topicInfo
+}
+
+type topicInfo struct {
+	name       string
+	id         [16]byte
+	partitions int32
+	// maxMessage is the topic's max.message.bytes.
+	maxMessage int32
+}
+
+// newProducer makes a client; in exactly_once mode its first use fences and aborts whatever
+// a predecessor of the same transactional id left open.
+func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
+	opts := []kgo.Opt{
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		kgo.ProducerLinger(0),
+		kgo.UnknownTopicRetries(4),
+		kgo.RecordDeliveryTimeout(produceTimeout),
+		kgo.ProducerBatchMaxBytesFn(func(topic string) int32 {
+			if topic == topics.deadLetter.name {
+				// A dead letter may come compressed and be larger than the topic's limit
+				// until it is compressed again: the broker judges.
+				return math.MaxInt32 / 4
+			}
+			return max(512, topics.output.maxMessage)
+		}),
+		kgo.BrokerMaxWriteBytes(math.MaxInt32 / 2),
+	}
+	p := &producer{topics: topics, arenas: make(chan *arena, arenasPerProducer)}
+	if cfg.Mode == ExactlyOnce {
+		p.txnID = cfg.Kafka.Group + "." + cfg.Kafka.Process + "." + strconv.Itoa(n)
+		opts = append(opts, kgo.TransactionalID(p.txnID), kgo.TransactionTimeout(transactionTimeout))
+	}
+	cl, err := cfg.Kafka.newClient(opts...)
+	if err != nil {
+		return nil, err
+	}
+	p.cl = cl
+	for range arenasPerProducer {
+		p.arenas <- &arena{home: p.arenas}
+	}
+	return p, nil
+}
+
+// begin starts a transaction; in at_least_once mode it only forgets earlier errors.
+func (p *producer) begin() error {
+	p.failed.Store(nil)
+	p.deadBytes = 0
+	if p.txnID == "" {
+		return nil
+	}
+	if err := p.cl.BeginTransaction(); err != nil {
+		return fmt.Errorf("begin transaction %s: %w", p.txnID, err)
+	}
+	return nil
+}
+
+// sendDeliveries produces the records of recipients [from, to) of a trigger. It returns when
+// all are encoded, not when they are acknowledged.
+func (p *producer) sendDeliveries(ctx context.Context, t *trigger, env *envelope, from, to int) error {
+	headers := []kgo.RecordHeader{{Key: "trigger", Value: []byte(triggerID(p.topics.input.name, t.partition, t.offset))}}
+	w := arenaWriter{p: p}
+	for client := range t.recipients.Range(from, to) {
+		if err := w.add(ctx, client, env, headers); err != nil {
+			return err
+		}
+	}
+	w.end()
+	return nil
+}
+
+// flush waits until every record is acknowledged and returns the first error of any.
+func (p *producer) flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, produceTimeout)
+	defer cancel()
+	err := p.cl.Flush(ctx)
+	p.deadBytes = 0
+	if failed := p.failed.Load(); failed != nil {
+		err = *failed
+	}
+	if err != nil {
+		return fmt.Errorf("produce to %s: %w", p.topics.output.name, err)
+	}
+	return nil
+}
+
+// commit ends the transaction. An error leaves the outcome unknown.
+func (p *producer) commit(ctx context.Context) error {
+	if p.txnID == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, produceTimeout)
+	defer cancel()
+	if err := p.cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
+		return fmt.Errorf("commit transaction %s: %w", p.txnID, err)
+	}
+	return nil
+}
+
+// close aborts what is open, so that no consumer waits for a time-out, and ends the client.
+func (p *producer) close(ctx context.Context) {
+	if p.txnID != "" {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := p.cl.AbortBufferedRecords(ctx); err == nil {
+			_ = p.cl.EndTransaction(ctx, kgo.TryAbort) // the next owner of the id aborts it otherwise
+		}
+	}
+	p.cl.Close()
+}
+
+func (p *producer) fail(err error) {
+	p.failed.CompareAndSwap(nil, &err)
+}
+
+// arena holds encoded records until the broker has acknowledged all of them.
+type arena struct {
+	home    chan *arena
+	bytes   []byte
+	records []kgo.Record
+	pending atomic.Int64 // records under way, plus one while the arena is being filled
+}
+
+func (a *arena) done() {
+	if a.pending.Add(-1) == 0 {
+		a.home <- a
+	}
+}
+
+// arenaWriter encodes records into one arena after the other.
+type arenaWriter struct {
+	p    *producer
+	a    *arena
+	done func(*kgo.Record, error)
+}
+
+// add encodes and produces one record. Records alias the arena: it may not grow, so a full
+// one is handed over and the next is awaited.
+func (w *arenaWriter) add(ctx context.Context, client []byte, env *envelope, headers []kgo.RecordHeader) error {
+	size := len(client) + env.maxValue(len(client))
+	if w.a == nil || cap(w.a.bytes)-len(w.a.bytes) < size || len(w.a.records) == cap(w.a.records) {
+		if err := w.next(ctx, size); err != nil {
+			return err
+		}
+	}
+	a := w.a
+	start := len(a.bytes)
+	a.bytes = append(a.bytes, client...)
+	middle := len(a.bytes)
+	a.bytes = env.appendValue(a.bytes, client)
+	a.records = append(a.records, kgo.Record{
+		Topic:   w.p.topics.output.name,
+		Key:     a.bytes[start:middle:middle],
+		Value:   a.bytes[middle:len(a.bytes):len(a.bytes)],
+		Headers: headers,
+	})
+	a.pending.Add(1)
+	w.p.cl.Produce(ctx, &a.records[len(a.records)-1], w.done)
+	return nil
+}
+
+func (w *arenaWriter) next(ctx context.Context, size int) error {
+	w.end()
+	select {
+	case w.a = <-w.p.arenas:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	a := w.a
+	if want := max(size, arenaBytes); cap(a.bytes) < want || cap(a.bytes) > 2*want {
+		a.bytes = make([]byte, 0, want)
+	}
+	if a.records == nil {
+		a.records = make([]kgo.Record, 0, arenaBytes/256)
+	}
+	a.bytes, a.records = a.bytes[:0], a.records[:0]
+	a.pending.Store(1)
+	p := w.p
+	w.done = func(_ *kgo.Record, err error) {
+		if err != nil {
+			p.fail(err)
+		}
+		a.done()
+	}
+	return nil
+}
+
+// end hands the arena in use over to its records.
+func (w *arenaWriter) end() {
+	if w.a != nil {
+		w.a.done()
+		w.a = nil
+	}
+}
+
+// rotation lends the producers of a process in turn.
+type rotation struct {
+	free chan *producer
+	all  []*producer
+}
+
+// newRotation makes the producers and, in exactly_once mode, takes over their transactional
+// ids, which ends whatever a predecessor left open.
+func newRotation(ctx context.Context, cfg *Config, topics topics) (*rotation, error) {
+	r := &rotation{free: make(chan *producer, producersPerProcess)}
+	explicit, err := wantsAddOffsets(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	for n := range producersPerProcess {
+		p, err := newProducer(cfg, topics, n)
+		if err != nil {
+			r.close(ctx)
+			return nil, err
+		}
+		p.explicit = explicit
+		r.all = append(r.all, p)
+	}
+	if err := r.init(ctx); err != nil {
+		r.close(ctx)
+		return nil, err
+	}
+	for _, p := range r.all {
+		r.free <- p
+	}
+	return r, nil
+}
+
+func (r *rotation) init(ctx context.Context) error {
+	errs := make([]error, len(r.all))
+	var wg sync.WaitGroup
+	for i, p := range r.all {
+		if p.txnID == "" {
+			continue
+		}
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, produceTimeout)
+			defer cancel()
+			if _, _, err := p.cl.ProducerID(ctx); err != nil {
+				errs[i] = fmt.Errorf("take over transactional id %s: %w", p.txnID, err)
+				if errors.Is(err, kerr.TransactionalIDNotFound) || errors.Is(err, kerr.UnsupportedVersion) {
+					errs[i] = fmt.Errorf("%w (a broker without transactions needs delivery.mode: at_least_once)", errs[i])
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (r *rotation) take(ctx context.Context) (*producer, error) {
+	select {
+	case p := <-r.free:
+		return p, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (r *rotation) give(p *producer) { r.free <- p }
+
+func (r *rotation) close(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, p := range r.all {
+		wg.Go(func() { p.close(ctx) })
+	}
+	wg.Wait()
+}

@@ -1,0 +1,188 @@
+package stream
+
+import (
+	"context"
+)
+
+// publish sends a batch's records and ends its Kafka transaction. It runs beside the writer:
+//
+//	produce     after the batch before is produced: one client's messages keep their order
+//	commit      after Postgres has committed this batch and Kafka the one before: the ledger
+//	            leads the group's offset, and offsets move forward only
+//
+// prev is nil for the first batch of a session.
+func (s *session) publish(ctx context.Context, b, prev *batch) error {
+	p, err := s.rotation.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.rotation.give(p)
+	if prev != nil {
+		if err := await(ctx, prev.produced); err != nil {
+			return err
+		}
+	}
+	switch {
+	case b.deliveries > s.cfg.MaxTransactionRecords:
+		err = s.publishLarge(ctx, p, b, prev)
+	case s.cfg.Mode == AtLeastOnce || b.records() == 0:
+		err = s.publishPlain(ctx, p, b, prev)
+	default:
+		err = s.publishTransaction(ctx, p, b, prev)
+	}
+	if err != nil {
+		return err
+	}
+	s.published(b)
+	return nil
+}
+
+// publishTransaction is the usual case: all records and the offsets in one transaction.
+func (s *session) publishTransaction(ctx context.Context, p *producer, b, prev *batch) error {
+	if err := p.begin(); err != nil {
+		return err
+	}
+	if err := s.produce(ctx, p, b); err != nil {
+		return err
+	}
+	close(b.produced)
+	if err := s.awaitTurn(ctx, b, prev); err != nil {
+		return err
+	}
+	if err := s.member.commitIn(ctx, p, b.positions()); err != nil {
+		return err
+	}
+	return p.commit(ctx)
+}
+
+// publishPlain is without a transaction: for a batch that produces nothing, and in
+// at_least_once mode, where a record is visible at once and so must wait for its row.
+func (s *session) publishPlain(ctx context.Context, p *producer, b, prev *batch) error {
+	if err := await(ctx, b.stored); err != nil {
+		return err
+	}
+	if b.records() > 0 {
+		if err := p.begin(); err != nil {
+			return err
+		}
+		if err := s.produce(ctx, p, b); err != nil {
+			return err
+		}
+	}
+	close(b.produced)
+	if err := s.awaitTurn(ctx, b, prev); err != nil {
+		return err
+	}
+	return s.member.commit(ctx, b.positions())
+}
+
+// publishLarge takes a campaign in several transactions. The offset stays at its message
+// until the last; the commit's metadata says how many of its records are out.
+func (s *session) publishLarge(ctx context.Context, p *producer, b, prev *batch) error {
+	if err := s.awaitTurn(ctx, b, prev); err != nil {
+		return err
+	}
+	t := b.triggers[0] // a campaign of this size is alone in its batch
+	env := newEnvelope(&t.campaign, t.now)
+	total := t.deliveries()
+	for from := 0; from < total; {
+		to := min(from+s.cfg.MaxTransactionRecords, total)
+		at := position{offset: t.offset, sent: int64(to)}
+		if to == total {
+			at = position{offset: t.offset + 1}
+		}
+		send := func() error { return p.sendDeliveries(ctx, t, &env, from, to) }
+		if err := s.transact(ctx, p, send, map[int32]position{t.partition: at}); err != nil {
+			return err
+		}
+		from = to
+	}
+	close(b.produced)
+	return nil
+}
+
+// transact sends records and moves the offsets: in one transaction, or in at_least_once mode
+// one after the other.
+func (s *session) transact(ctx context.Context, p *producer, send func() error, at map[int32]position) error {
+	if err := p.begin(); err != nil {
+		return err
+	}
+	if err := send(); err != nil {
+		return err
+	}
+	if err := p.flush(ctx); err != nil {
+		return err
+	}
+	if s.cfg.Mode == AtLeastOnce {
+		return s.member.commit(ctx, at)
+	}
+	if err := s.member.commitIn(ctx, p, at); err != nil {
+		return err
+	}
+	return p.commit(ctx)
+}
+
+// produce sends every record of the batch and waits for the broker's acknowledgements.
+func (s *session) produce(ctx context.Context, p *producer, b *batch) error {
+	for _, t := range b.triggers {
+		switch t.outcome {
+		case Delivered:
+			env := newEnvelope(&t.campaign, t.now)
+			if err := p.sendDeliveries(ctx, t, &env, 0, t.deliveries()); err != nil {
+				return err
+			}
+		case Malformed:
+			if err := p.sendDeadLetter(ctx, t); err != nil {
+				return err
+			}
+		}
+	}
+	return p.flush(ctx)
+}
+
+// awaitTurn waits until Postgres has committed the batch and Kafka the one before.
+func (s *session) awaitTurn(ctx context.Context, b, prev *batch) error {
+	if err := await(ctx, b.stored); err != nil {
+		return err
+	}
+	if prev == nil {
+		return nil
+	}
+	return await(ctx, prev.done)
+}
+
+// published ends a batch that is in both sinks.
+func (s *session) published(b *batch) {
+	s.metrics.delivered(b, s.cfg.Now())
+	s.claims.settle(b)
+	close(b.done)
+}
+
+func await(ctx context.Context, event <-chan struct{}) error {
+	select {
+	case <-event:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// records is the number of Kafka records that the batch needs.
+func (b *batch) records() int {
+	n := b.deliveries
+	for _, t := range b.triggers {
+		if t.outcome == Malformed {
+			n++
+		}
+	}
+	return n
+}
+
+// positions are the group's offsets once the batch is delivered.
+func (b *batch) positions() map[int32]position {
+	at := make(map[int32]position, len(b.advances))
+	for _, a := range b.advances {
+		at[a.claim.partition] = position{offset: a.next}
+	}
+	return at
+}

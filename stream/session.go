@@ -1,0 +1,350 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// drainTimeout bounds how long a process that was asked to stop finishes what it has in
+	// hand, and how long a rebalance waits for it: below the group's rebalance timeout (60 s).
+	drainTimeout = 40 * time.Second
+	// openTimeout bounds the opening of a session, so that its reason is named in time.
+	openTimeout = 25 * time.Second
+)
+
+// session is one uninterrupted life of the delivery: connections, group membership, claims.
+// Any fault ends it, and the next one begins with the recovery table.
+type session struct {
+	cfg     *Config
+	log     *slog.Logger
+	metrics *metrics
+	state   *state
+	fence   Fence
+	planner planner
+
+	pool     *pgxpool.Pool
+	ledger   *ledger
+	writer   *writer
+	topics   topics
+	rotation *rotation
+	cl       *kgo.Client
+	member   *member
+	claims   *claims
+	goal     *goal // until-now's; nil otherwise
+
+	// joined is closed when the consumer is there for its callbacks to use.
+	joined chan struct{}
+	// committed belongs to the group's goroutine.
+	committed map[int32]committed
+
+	// work ends when the session fails; fail ends it. Set before the consumer starts.
+	work context.Context //nolint:containedctx // the group's callbacks outlive any call; they end with the session
+	fail context.CancelCauseFunc
+
+	group *errgroup.Group
+	slots chan struct{} // one per batch in flight
+	last  *batch
+}
+
+// open connects everything but the group. What it opened is closed by close, also after an
+// error.
+func (s *session) open(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, errors.New("no answer within "+openTimeout.String()))
+	defer cancel()
+	s.state.enter("connecting to the feedback database")
+	if err := s.openFeedback(ctx); err != nil {
+		return sinkFault(sinkPostgres, fmt.Errorf("feedback database: %w", err))
+	}
+	s.state.enter("connecting to the brokers")
+	if err := s.openKafka(ctx); err != nil {
+		return sinkFault(sinkKafka, fmt.Errorf("kafka: %w", err))
+	}
+	return nil
+}
+
+func (s *session) openFeedback(ctx context.Context) error {
+	cfg, err := pgxpool.ParseConfig(s.cfg.FeedbackDSN)
+	if err != nil {
+		return err
+	}
+	cfg.MaxConns = 4 // claims, recovery, the probe
+	tune := func(c *pgx.ConnConfig) {
+		c.ConnectTimeout = 5 * time.Second
+		if c.RuntimeParams["application_name"] == "" {
+			c.RuntimeParams["application_name"] = "tiffin"
+		}
+		// A lock that somebody holds on the table (an ALTER) becomes an error that names it.
+		if c.RuntimeParams["lock_timeout"] == "" {
+			c.RuntimeParams["lock_timeout"] = "30s"
+		}
+	}
+	tune(cfg.ConnConfig)
+	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)
+	if err != nil {
+		return err
+	}
+	if s.cfg.Prepare != nil {
+		if err := s.cfg.Prepare(ctx, conn); err != nil {
+			_ = conn.Close(ctx)
+			return err
+		}
+	}
+	if s.writer, err = newWriter(ctx, conn, s.cfg.Kafka.Group, s.cfg.Kafka.Input, s.cfg.FeedbackTable); err != nil {
+		_ = conn.Close(ctx)
+		return err
+	}
+	if s.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+		return err
+	}
+	s.ledger = &ledger{pool: s.pool, group: s.cfg.Kafka.Group, topic: s.cfg.Kafka.Input, owner: s.cfg.Kafka.Process}
+	return nil
+}
+
+func (s *session) openKafka(ctx context.Context) error {
+	k := &s.cfg.Kafka
+	watch := &dialWatch{}
+	cl, err := k.newClient(kgo.WithHooks(watch), kgo.WithLogger(clientLog{s.log}))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	if err := cl.Ping(ctx); err != nil {
+		return watch.explain(err)
+	}
+	if s.topics, err = describeTopics(ctx, cl, k, s.log); err != nil {
+		return watch.explain(err)
+	}
+	if s.goal != nil {
+		if err := s.goal.set(ctx, cl, k.Input); err != nil {
+			return err
+		}
+	}
+	s.planner.topics = s.topics
+	s.state.enter("taking over the transactional ids")
+	if s.rotation, err = newRotation(ctx, s.cfg, s.topics); err != nil {
+		return err
+	}
+	return nil
+}
+
+// join starts the consumer: from here on the group's goroutine calls back.
+func (s *session) join() error {
+	k := &s.cfg.Kafka
+	opts := []kgo.Opt{
+		kgo.WithLogger(clientLog{s.log}),
+		kgo.ConsumerGroup(k.Group),
+		kgo.ConsumeTopics(k.Input),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(), // a position behind a transaction's marker is a position
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.DisableAutoCommit(),
+		kgo.SessionTimeout(k.SessionTimeout),
+		kgo.FetchMaxBytes(8 << 20),
+		kgo.FetchMaxPartitionBytes(4 << 20),
+		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
+			s.remember(resp)
+			return nil
+		}),
+		kgo.AdjustFetchOffsetsFn(s.assigned),
+		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, added map[string][]int32) {
+			if len(added[k.Input]) == 0 {
+				s.state.ready()
+			}
+		}),
+		kgo.OnPartitionsRevoked(s.revoked),
+		kgo.OnPartitionsLost(s.lost),
+	}
+	if k.InstanceID != "" {
+		opts = append(opts, kgo.InstanceID(k.InstanceID))
+	}
+	s.state.enter("waiting for group " + k.Group + " to assign partitions")
+	s.member = &member{group: k.Group, topic: s.topics.input}
+	if k.InstanceID != "" {
+		s.member.instance = &k.InstanceID
+	}
+	cl, err := k.newClient(opts...)
+	if err != nil {
+		return err
+	}
+	s.cl, s.member.cl = cl, cl
+	close(s.joined)
+	return nil
+}
+
+// assigned takes partitions over before the first record of them is read.
+func (s *session) assigned(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	<-s.joined
+	taken, err := s.takeOver(s.work, offsets)
+	if err != nil {
+		s.fail(fmt.Errorf("take partitions over: %w", err))
+		return nil, err
+	}
+	s.state.ready()
+	return taken, nil
+}
+
+// revoked finishes what is in hand of the partitions before they go to another member.
+func (s *session) revoked(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+	partitions := gone[s.cfg.Kafka.Input]
+	if len(partitions) == 0 {
+		return
+	}
+	if err := s.giveUp(s.work, partitions); err != nil {
+		s.claims.lose(partitions)
+		s.fail(fmt.Errorf("give partitions up: %w", err))
+	}
+}
+
+func (s *session) giveUp(ctx context.Context, partitions []int32) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, drainTimeout, errors.New("the batch in hand was not delivered within "+drainTimeout.String()))
+	defer cancel()
+	given, err := s.claims.give(ctx, partitions)
+	if err != nil {
+		return err
+	}
+	for _, c := range given {
+		if err := s.ledger.setLevel(ctx, c, c.planned); err != nil {
+			return sinkFault(sinkPostgres, err)
+		}
+		s.log.Info("partition given up", "partition", c.partition, "offset", c.planned)
+	}
+	return nil
+}
+
+// lost partitions may already be somebody else's: nothing of them is finished.
+func (s *session) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+	if partitions := gone[s.cfg.Kafka.Input]; len(partitions) > 0 {
+		s.claims.lose(partitions)
+		s.fail(sinkFault(sinkKafka, fmt.Errorf("the group gave partitions %v to another member: this one was silent for too long", partitions)))
+	}
+}
+
+// run delivers until ctx ends, the goal is reached, or something fails.
+func (s *session) run(ctx context.Context) error {
+	s.group, s.work = errgroup.WithContext(s.work)
+	if err := s.join(); err != nil {
+		return sinkFault(sinkKafka, err)
+	}
+	// active ends with the request to stop, with a fault, or when the goal is reached: no
+	// new messages then, but what is in hand is finished unless it was a fault.
+	active, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(s.work, stop)()
+	defer context.AfterFunc(active, func() {
+		s.state.enter("finishing what is in hand")
+	})()
+
+	polled := make(chan []*kgo.Record)
+	s.group.Go(func() error { return s.poll(active, polled) })
+	s.group.Go(func() error { return s.deliverAll(active, polled) })
+	s.group.Go(func() error { return s.probe(active) })
+	if s.goal != nil {
+		s.group.Go(func() error {
+			defer stop()
+			return s.goal.await(active, s)
+		})
+	}
+	deadline := s.drainDeadline(active)
+	defer deadline()
+	if err := s.group.Wait(); err != nil {
+		return errors.Join(err, causeOf(s.work, err))
+	}
+	if err := context.Cause(s.work); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return s.leave()
+}
+
+// causeOf is the fault that ended ctx, unless it is err itself.
+func causeOf(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if cause == nil || errors.Is(err, cause) || errors.Is(cause, context.Canceled) {
+		return nil
+	}
+	return cause
+}
+
+// drainDeadline fails the session when it takes too long to finish after active ended.
+func (s *session) drainDeadline(active context.Context) (cancel func()) {
+	var mu sync.Mutex
+	var timer *time.Timer
+	stop := context.AfterFunc(active, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		timer = time.AfterFunc(drainTimeout, func() {
+			s.fail(errors.New("what was in hand was not delivered within " + drainTimeout.String() + " after the request to stop"))
+		})
+	})
+	return func() {
+		stop()
+		mu.Lock()
+		defer mu.Unlock()
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+}
+
+// poll reads campaign messages ahead by one poll.
+func (s *session) poll(ctx context.Context, polled chan<- []*kgo.Record) error {
+	defer close(polled)
+	const most = 2000 // messages; bounds what a poll holds in memory with the fetch sizes
+	for {
+		fetches := s.cl.PollRecords(ctx, most)
+		if ctx.Err() != nil {
+			return nil
+		}
+		var faults error
+		fetches.EachError(func(topic string, partition int32, err error) {
+			faults = errors.Join(faults, fmt.Errorf("read %s/%d: %w", topic, partition, err))
+		})
+		if faults != nil {
+			return sinkFault(sinkKafka, faults)
+		}
+		select {
+		case polled <- fetches.Records():
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// leave gives every partition up in order and takes the process out of the group, a static
+// member too: whoever is left takes over at once instead of waiting for a time-out.
+func (s *session) leave() error {
+	if err := s.giveUp(s.work, s.claims.partitions()); err != nil {
+		return err
+	}
+	return s.leaveGroup()
+}
+
+// close ends everything that open and join started. It may be called after a failed open.
+func (s *session) close(ctx context.Context) {
+	s.fail(errSessionOver)
+	if s.cl != nil {
+		s.cl.Close()
+	}
+	if s.rotation != nil {
+		s.rotation.close(ctx)
+	}
+	if s.writer != nil {
+		s.writer.close(ctx)
+	}
+	if s.pool != nil {
+		s.pool.Close()
+	}
+}
+
+var errSessionOver = errors.New("session over")

@@ -1,0 +1,96 @@
+package stream
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// slowStep is how long a step may take before it is a reason not to be ready.
+const slowStep = 10 * time.Second
+
+// state is what the engine is at, for people and probes. Safe for concurrent use.
+type state struct {
+	now func() time.Time
+
+	mu     sync.Mutex
+	phase  string // why not ready; empty when delivering
+	fault  string // what ended the last session, while there is no new one
+	step   string // what the delivering goroutine waits for
+	since  time.Time
+	probes map[string]string // sink -> what its probe says
+	served bool              // ready at least once
+}
+
+func newState(now func() time.Time) *state {
+	return &state{now: now, phase: "starting", probes: map[string]string{}}
+}
+
+// enter says what the session is at before it delivers.
+func (s *state) enter(phase string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.phase = phase
+}
+
+// ready says that the group has assigned partitions and that they were taken over.
+func (s *state) ready() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.phase, s.fault, s.served = "", "", true
+}
+
+// ended says why a session is over.
+func (s *state) ended(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault, s.phase, s.step = err.Error(), "", ""
+	clear(s.probes)
+}
+
+// doing says what the delivering goroutine waits for; empty for messages.
+func (s *state) doing(step string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.step != step {
+		s.step, s.since = step, s.now()
+	}
+}
+
+// probed keeps what the probe of a sink says; empty for well.
+func (s *state) probed(sink, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.probes[sink] = reason
+}
+
+// everReady reports whether any session got as far as delivering.
+func (s *state) everReady() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.served
+}
+
+// reasons lists why nothing is being delivered; nil when all is well.
+func (s *state) reasons() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var why []string
+	if s.fault != "" {
+		why = append(why, s.fault)
+	}
+	if s.phase != "" {
+		why = append(why, "stream: "+s.phase)
+	}
+	if s.step != "" {
+		if d := s.now().Sub(s.since); d >= slowStep {
+			why = append(why, fmt.Sprintf("stream: %s for %s", s.step, d.Round(time.Second)))
+		}
+	}
+	for _, sink := range []string{sinkPostgres, sinkKafka} {
+		if p := s.probes[sink]; p != "" {
+			why = append(why, p)
+		}
+	}
+	return why
+}

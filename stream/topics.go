@@ -1,0 +1,151 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// defaultMaxMessage is Kafka's default of max.message.bytes (message.max.bytes).
+const defaultMaxMessage = 1_048_588
+
+// describeTopics finds the three topics, asking the broker to create what is missing if its
+// rules allow that.
+func describeTopics(ctx context.Context, cl *kgo.Client, k *KafkaConfig, log *slog.Logger) (topics, error) {
+	var all topics
+	for _, t := range []struct {
+		name string
+		into *topicInfo
+	}{{k.Input, &all.input}, {k.Output, &all.output}, {k.DeadLetter, &all.deadLetter}} {
+		info, err := describeTopic(ctx, cl, t.name)
+		if err != nil {
+			return topics{}, err
+		}
+		*t.into = info
+	}
+	limits, err := messageLimits(ctx, cl, k.Output, k.DeadLetter)
+	if err != nil {
+		log.Warn("topic settings can't be read (grant DescribeConfigs on the topics); assuming the default max.message.bytes",
+			"bytes", defaultMaxMessage, "err", err)
+	}
+	all.output.maxMessage, all.deadLetter.maxMessage = limits[0], limits[1]
+	return all, nil
+}
+
+// describeTopic waits a little for a topic that is just being created.
+func describeTopic(ctx context.Context, cl *kgo.Client, name string) (topicInfo, error) {
+	const tries = 20
+	for try := 0; ; try++ {
+		info, err := topicMetadata(ctx, cl, name)
+		passing := errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.LeaderNotAvailable)
+		if err == nil || !passing || try == tries {
+			if passing {
+				err = &TopicError{Topic: name, Err: err}
+			}
+			return info, err
+		}
+		pause := time.NewTimer(100 * time.Millisecond)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return info, context.Cause(ctx)
+		}
+	}
+}
+
+func topicMetadata(ctx context.Context, cl *kgo.Client, name string) (topicInfo, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	req.AllowAutoTopicCreation = true
+	topic := kmsg.NewMetadataRequestTopic()
+	topic.Topic = kmsg.StringPtr(name)
+	req.Topics = append(req.Topics, topic)
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return topicInfo{}, fmt.Errorf("ask the brokers for topic %s: %w", name, err)
+	}
+	if len(resp.Topics) != 1 {
+		return topicInfo{}, fmt.Errorf("ask the brokers for topic %s: %d answers", name, len(resp.Topics))
+	}
+	t := resp.Topics[0]
+	if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+		return topicInfo{}, fmt.Errorf("topic %s: %w", name, err)
+	}
+	for _, p := range t.Partitions {
+		if err := kerr.ErrorForCode(p.ErrorCode); errors.Is(err, kerr.LeaderNotAvailable) {
+			return topicInfo{}, fmt.Errorf("topic %s, partition %d: %w", name, p.Partition, err)
+		}
+	}
+	return topicInfo{name: name, id: t.TopicID, partitions: int32(len(t.Partitions)), maxMessage: defaultMaxMessage}, nil //nolint:gosec // partitions are counted in 32 bits
+}
+
+func messageLimits(ctx context.Context, cl *kgo.Client, names ...string) ([]int32, error) {
+	limits := make([]int32, len(names))
+	for i := range limits {
+		limits[i] = defaultMaxMessage
+	}
+	configs, err := kadm.NewClient(cl).DescribeTopicConfigs(ctx, names...)
+	if err != nil {
+		return limits, err
+	}
+	for i, name := range names {
+		rc, err := configs.On(name, nil)
+		if err == nil {
+			err = rc.Err
+		}
+		if err != nil {
+			return limits, err
+		}
+		for _, c := range rc.Configs {
+			if c.Key != "max.message.bytes" || c.Value == nil {
+				continue
+			}
+			n, err := strconv.ParseInt(*c.Value, 10, 32)
+			if err != nil {
+				return limits, fmt.Errorf("topic %s: max.message.bytes: %w", name, err)
+			}
+			limits[i] = int32(n)
+		}
+	}
+	return limits, nil
+}
+
+// span is what a partition of the input topic holds: offsets [start, high). A read_committed
+// consumer sees those below end; above it a transaction is open.
+type span struct{ start, end, high int64 }
+
+func inputSpans(ctx context.Context, cl *kgo.Client, topic string) (map[int32]span, error) {
+	adm := kadm.NewClient(cl)
+	spans := map[int32]span{}
+	for _, q := range []struct {
+		what string
+		list func(context.Context, ...string) (kadm.ListedOffsets, error)
+		set  func(*span, int64)
+	}{
+		{"first", adm.ListStartOffsets, func(s *span, o int64) { s.start = o }},
+		{"last committed", adm.ListCommittedOffsets, func(s *span, o int64) { s.end = o }},
+		{"last", adm.ListEndOffsets, func(s *span, o int64) { s.high = o }},
+	} {
+		offsets, err := q.list(ctx, topic)
+		if err == nil {
+			err = offsets.Error()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s offsets of topic %s: %w", q.what, topic, err)
+		}
+		offsets.Each(func(o kadm.ListedOffset) {
+			s := spans[o.Partition]
+			q.set(&s, o.Offset)
+			spans[o.Partition] = s
+		})
+	}
+	return spans, nil
+}

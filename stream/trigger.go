@@ -1,0 +1,106 @@
+package stream
+
+import (
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"example.com/tiffin/cache"
+)
+
+// Outcome says what became of a campaign message.
+type Outcome string
+
+// The outcomes, as the manifest and the metrics say them.
+const (
+	Delivered     Outcome = "delivered"
+	Inactive      Outcome = "inactive"
+	NoSubscribers Outcome = "no_subscribers"
+	Malformed     Outcome = "malformed"
+)
+
+// trigger is the plan of one campaign message: decided once and never recomputed. What it
+// says goes to both sinks and into the manifest.
+type trigger struct {
+	partition int32
+	offset    int64
+	outcome   Outcome
+	campaign  Campaign
+	// now is the clock when the message was processed, in Unix seconds.
+	now  int64
+	mark cache.Mark
+	// recipients is nil unless the message is delivered.
+	recipients *cache.Recipients
+	// fault is set when the message is malformed, and record is then what came.
+	fault  *MalformedError
+	record *kgo.Record
+	// published is the broker's timestamp of the campaign record.
+	published time.Time
+	// ids are the feedback rows, in record order; known once they are inserted.
+	ids idRanges
+}
+
+// deliveries is the number of rows and of records of the trigger.
+func (t *trigger) deliveries() int {
+	if t.recipients == nil {
+		return 0
+	}
+	return t.recipients.Len()
+}
+
+func (t *trigger) release() {
+	if t.recipients != nil {
+		t.recipients.Release()
+	}
+}
+
+// triggerID names a campaign message: TOPIC/PARTITION/OFFSET.
+func triggerID(topic string, partition int32, offset int64) string {
+	return topic + "/" + strconv.FormatInt(int64(partition), 10) + "/" + strconv.FormatInt(offset, 10)
+}
+
+// batch is what one Postgres transaction and, but for very large campaigns, one Kafka
+// transaction delivers. Its triggers are in the order of their offsets within a partition.
+type batch struct {
+	triggers   []*trigger
+	advances   []advance
+	deliveries int
+	// stored is closed when Postgres has committed, produced when the broker has acknowledged
+	// every record, done when the group's offset is committed too.
+	stored, produced, done chan struct{}
+	// users are the writer and the publisher: the last to leave releases the recipients.
+	users atomic.Int32
+}
+
+func newBatch() *batch {
+	b := &batch{stored: make(chan struct{}), produced: make(chan struct{}), done: make(chan struct{})}
+	b.users.Store(2)
+	return b
+}
+
+func (b *batch) add(t *trigger) {
+	b.triggers = append(b.triggers, t)
+	b.deliveries += t.deliveries()
+}
+
+// leave is called once by the writer and once by the publisher.
+func (b *batch) leave() {
+	if b.users.Add(-1) == 0 {
+		b.abandon()
+	}
+}
+
+// abandon releases the recipients of a batch that nobody uses.
+func (b *batch) abandon() {
+	for _, t := range b.triggers {
+		t.release()
+	}
+}
+
+// advance moves one partition's ledger from expected to next under epoch.
+type advance struct {
+	claim          *claim
+	expected, next int64
+}

@@ -1,0 +1,301 @@
+package stream
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+const (
+	// rowsPerInsert bounds the client ids of one statement: enough to forget the round trip,
+	// little enough for a campaign of millions to stream.
+	rowsPerInsert = 10_000
+	// copyBelow is the average fan-out under which one COPY of a whole batch beats a
+	// statement per campaign.
+	copyBelow = 50
+	// statementTimeout bounds one exchange with the feedback database.
+	statementTimeout = 60 * time.Second
+)
+
+// writer delivers batches into Postgres on a connection of its own. One goroutine at a time.
+type writer struct {
+	conn  *pgx.Conn
+	group string
+	topic string
+	// table is the feedback table, quoted; sequence feeds its id.
+	table, sequence string
+
+	clients textArray // reused from statement to statement
+}
+
+// feedbackColumns are the contract's columns in its order; feedback is written as ”.
+const feedbackColumns = `restaurant_id, adv_campaign_id, adv_campaign_content, adv_campaign_owner, ` +
+	`adv_campaign_owner_contact, adv_campaign_datetime_start, adv_campaign_datetime_end, datetime_created, ` +
+	`client_id, trigger_datetime_created, feedback`
+
+// newWriter takes over conn, which it expects to be idle, and prepares its statements.
+func newWriter(ctx context.Context, conn *pgx.Conn, group, topic string, table pgx.Identifier) (*writer, error) {
+	w := &writer{conn: conn, group: group, topic: topic, table: table.Sanitize()}
+	// A role or database may have synchronous_commit off: a crash of Postgres would then lose
+	// rows whose records are out. Anything stronger than on is left as it is.
+	if _, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false)
+		WHERE current_setting('synchronous_commit') IN ('off', 'local')`); err != nil {
+		return nil, fmt.Errorf("feedback database: set synchronous_commit: %w", err)
+	}
+	err := conn.QueryRow(ctx, `
+		SELECT d.refobjid::regclass::text FROM pg_depend d JOIN pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
+		JOIN pg_attrdef a ON a.oid = d.objid AND d.classid = 'pg_attrdef'::regclass
+		JOIN pg_attribute c ON c.attrelid = a.adrelid AND c.attnum = a.adnum
+		WHERE a.adrelid = $1::text::regclass AND c.attname = 'id' AND d.refclassid = 'pg_class'::regclass
+		UNION ALL SELECT pg_get_serial_sequence($1, 'id') WHERE pg_get_serial_sequence($1, 'id') IS NOT NULL
+		LIMIT 1`, w.table).Scan(&w.sequence)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fmt.Errorf("feedback table %s: its id is fed by no sequence: make it an identity or a serial column", w.table)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("feedback table %s: find the sequence of its id: %w", w.table, err)
+	}
+	for name, sql := range w.statements() {
+		if _, err := conn.PgConn().Prepare(ctx, name, sql, nil); err != nil {
+			return nil, fmt.Errorf("feedback table %s: prepare %s: %w", w.table, name, err)
+		}
+	}
+	return w, nil
+}
+
+func (w *writer) statements() map[string]string {
+	return map[string]string{
+		"begin":  `BEGIN ISOLATION LEVEL READ COMMITTED`,
+		"commit": `COMMIT`,
+		"advance": `UPDATE tiffin.progress AS p SET next_offset = n.next, updated_at = now()
+			FROM unnest($3::int4[], $4::int8[], $5::int8[], $6::int8[]) AS n(partition, epoch, expected, next)
+			WHERE p.consumer_group = $1::text AND p.topic = $2::text AND p.partition = n.partition
+			AND p.epoch = n.epoch AND p.next_offset = n.expected`,
+		"nextval": `SELECT nextval($1::text::regclass)`,
+		"currval": `SELECT currval($1::text::regclass)`,
+		"insert": `INSERT INTO ` + w.table + ` (` + feedbackColumns + `)
+			SELECT $1::text, $2::text, $3::text, $4::text, $5::text, $6::int8, $7::int8, $8::int8, c, $10::int8, ''
+			FROM unnest($9::text[]) AS c`,
+		// Rows of this transaction, however many sessions draw on the sequence meanwhile.
+		"readback": `SELECT id::int8 FROM ` + w.table + ` WHERE id > $1::int8 AND id <= $2::int8
+			AND xmin = pg_current_xact_id()::xid ORDER BY id`,
+		"manifest": `INSERT INTO tiffin.trigger (consumer_group, topic, partition, record_offset, outcome,
+				restaurant_id, adv_campaign_id, trigger_datetime_created, fence_lsn, stale, recipients, feedback_ids, reason, error)
+			SELECT $1::text, $2::text, u.partition, u.record_offset, u.outcome, u.restaurant_id, u.campaign_id, u.now,
+				u.fence::pg_lsn, u.stale, u.recipients, u.ids::int8multirange, u.reason, u.error
+			FROM unnest($3::int4[], $4::int8[], $5::text[], $6::text[], $7::text[], $8::int8[], $9::text[], $10::bool[],
+				$11::int8[], $12::text[], $13::text[], $14::text[])
+			AS u(partition, record_offset, outcome, restaurant_id, campaign_id, now, fence, stale, recipients, ids, reason, error)`,
+	}
+}
+
+// deliver commits a batch: the ledger's new positions, the rows, the manifest. When it
+// returns an error the outcome may be unknown (a lost connection during COMMIT): the ledger
+// knows, so the session ends and the next one asks it. On success the triggers know their ids.
+func (w *writer) deliver(ctx context.Context, b *batch) error {
+	first, last, err := w.insertRows(ctx, b)
+	if err != nil {
+		return fmt.Errorf("feedback table: %w", err)
+	}
+	if err := w.assignIDs(ctx, b, first, last); err != nil {
+		return fmt.Errorf("feedback table: %w", err)
+	}
+	if err := w.finish(ctx, b); err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	return nil
+}
+
+// insertRows begins the transaction, moves the ledger, inserts every row, and returns the
+// sequence's value before the first and at the last.
+func (w *writer) insertRows(ctx context.Context, b *batch) (before, last int64, err error) {
+	p := w.startPipe(ctx)
+	defer func() { err = errors.Join(err, p.close()) }()
+	p.command("begin", -1)
+	p.advance(w, b)
+	if b.deliveries == 0 {
+		return 0, 0, p.finish()
+	}
+	p.number("nextval", &before, []byte(w.sequence))
+	if w.prefersCopy(b) {
+		if err := p.finish(); err != nil {
+			return 0, 0, err
+		}
+		if err := p.close(); err != nil {
+			return 0, 0, err
+		}
+		if err := w.copyRows(ctx, b); err != nil {
+			return 0, 0, err
+		}
+		p = w.startPipe(ctx)
+	} else if err := w.insertClients(p, b); err != nil {
+		return 0, 0, err
+	}
+	p.number("currval", &last, []byte(w.sequence))
+	return before, last, p.finish()
+}
+
+func (w *writer) prefersCopy(b *batch) bool {
+	delivered := 0
+	for _, t := range b.triggers {
+		if t.recipients != nil {
+			delivered++
+		}
+	}
+	return delivered > 1 && b.deliveries < delivered*copyBelow
+}
+
+func (w *writer) insertClients(p *pipe, b *batch) error {
+	for _, t := range b.triggers {
+		for from := 0; from < t.deliveries(); from += rowsPerInsert {
+			to := min(from+rowsPerInsert, t.deliveries())
+			w.clients.reset()
+			for client := range t.recipients.Range(from, to) {
+				w.clients.add(client)
+			}
+			c := &t.campaign
+			p.command("insert", int64(to-from), []byte(c.RestaurantID), []byte(c.ID), []byte(c.Content), []byte(c.Owner),
+				[]byte(c.OwnerContact), int8Value(c.Start), int8Value(c.End), int8Value(c.Created), w.clients.value(), int8Value(t.now))
+			// One statement stays under way while the next is put together.
+			if err := p.drain(1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *writer) copyRows(ctx context.Context, b *batch) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	tag, err := w.conn.PgConn().CopyFrom(ctx, newCopySource(b), `COPY `+w.table+` (`+feedbackColumns+`) FROM STDIN (FORMAT binary)`)
+	if err != nil {
+		return err
+	}
+	if tag.RowsAffected() != int64(b.deliveries) {
+		return swallowed(int64(b.deliveries), tag.RowsAffected())
+	}
+	return nil
+}
+
+// assignIDs tells every trigger its rows' ids. Rows take ids in the order in which they are
+// sent; when nobody else drew on the sequence in between they are one run, otherwise they
+// are read back.
+func (w *writer) assignIDs(ctx context.Context, b *batch, before, last int64) error {
+	if b.deliveries == 0 {
+		return nil
+	}
+	all := idRanges{{before + 1, last}}
+	if last-before != int64(b.deliveries) {
+		var err error
+		if all, err = w.readBack(ctx, before, last); err != nil {
+			return err
+		}
+		if all.count() != int64(b.deliveries) {
+			return swallowed(int64(b.deliveries), all.count())
+		}
+	}
+	for _, t := range b.triggers {
+		t.ids = all.first(int64(t.deliveries()))
+		all = all.skip(int64(t.deliveries()))
+	}
+	return nil
+}
+
+func (w *writer) readBack(ctx context.Context, before, last int64) (idRanges, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	rr := w.conn.PgConn().ExecPrepared(ctx, "readback", [][]byte{int8Value(before), int8Value(last)}, binaryFormat, binaryFormat)
+	var ids idRanges
+	for rr.NextRow() {
+		id := int64(binary.BigEndian.Uint64(rr.Values()[0])) //nolint:gosec // an int8 in binary form
+		ids.add(id, id)
+	}
+	if _, err := rr.Close(); err != nil {
+		return nil, fmt.Errorf("read the new ids back: %w", err)
+	}
+	return ids, nil
+}
+
+// finish writes the manifest and commits.
+func (w *writer) finish(ctx context.Context, b *batch) (err error) {
+	params, err := w.manifestParams(b)
+	if err != nil {
+		return err
+	}
+	p := w.startPipe(ctx)
+	defer func() { err = errors.Join(err, p.close()) }()
+	p.command("manifest", int64(len(b.triggers)), params...)
+	p.command("commit", -1)
+	return p.finish()
+}
+
+func (w *writer) manifestParams(b *batch) ([][]byte, error) {
+	n := len(b.triggers)
+	partitions, offsets, counts := make([]int32, n), make([]int64, n), make([]int64, n)
+	outcomes, stale := make([]string, n), make([]bool, n)
+	restaurants, campaigns, fences := make([]*string, n), make([]*string, n), make([]*string, n)
+	ids, reasons, texts := make([]*string, n), make([]*string, n), make([]*string, n)
+	nows := make([]int64, n)
+	for i, t := range b.triggers {
+		partitions[i], offsets[i], counts[i] = t.partition, t.offset, int64(t.deliveries())
+		outcomes[i], stale[i], nows[i] = string(t.outcome), t.mark.Stale, t.now
+		restaurants[i], campaigns[i] = known(t, t.campaign.RestaurantID), known(t, t.campaign.ID)
+		if t.mark.LSN != 0 {
+			text := t.mark.LSN.String()
+			fences[i] = &text
+		}
+		if len(t.ids) > 0 {
+			text := t.ids.multirange()
+			ids[i] = &text
+		}
+		if t.fault != nil {
+			reasons[i], texts[i] = &t.fault.Reason, &t.fault.Text
+		}
+	}
+	params := [][]byte{[]byte(w.group), []byte(w.topic)}
+	for _, arg := range []struct {
+		oid   uint32
+		value any
+	}{
+		{pgtype.Int4ArrayOID, partitions}, {pgtype.Int8ArrayOID, offsets}, {pgtype.TextArrayOID, outcomes},
+		{pgtype.TextArrayOID, restaurants}, {pgtype.TextArrayOID, campaigns}, {pgtype.Int8ArrayOID, nows},
+		{pgtype.TextArrayOID, fences}, {pgtype.BoolArrayOID, stale}, {pgtype.Int8ArrayOID, counts},
+		{pgtype.TextArrayOID, ids}, {pgtype.TextArrayOID, reasons}, {pgtype.TextArrayOID, texts},
+	} {
+		value, err := w.conn.TypeMap().Encode(arg.oid, pgtype.BinaryFormatCode, arg.value, nil)
+		if err != nil {
+			return nil, fmt.Errorf("encode a parameter: %w", err)
+		}
+		params = append(params, value)
+	}
+	return params, nil
+}
+
+// known is null for what a malformed message did not tell.
+func known(t *trigger, text string) *string {
+	if t.fault != nil && text == "" {
+		return nil
+	}
+	return &text
+}
+
+func swallowed(want, got int64) error {
+	return fmt.Errorf("inserted %d rows but the table took %d: a trigger or rule on it changes what is inserted; remove it", want, got)
+}
+
+func (w *writer) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = w.conn.Close(ctx) // an open transaction is rolled back by the server
+}
+
+// binaryFormat asks for, and says, binary parameters and results throughout.
+var binaryFormat = []int16{pgtype.BinaryFormatCode}
+
+func int8Value(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) } //nolint:gosec // two's complement is the wire format
