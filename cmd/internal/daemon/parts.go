@@ -1,0 +1,110 @@
+package daemon
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"example.com/tiffin/cache"
+	"example.com/tiffin/cdc"
+	"example.com/tiffin/cmd/internal/settings"
+	"example.com/tiffin/stream"
+)
+
+// parts are what a daemon is made of.
+type parts struct {
+	source   *cdc.Source
+	index    *cache.Index
+	reader   *cdc.Reader
+	feedback *feedback
+	engine   *stream.Engine
+	ready    *readiness
+}
+
+// build makes the parts; it connects to nothing.
+func build(o Options, registry *prometheus.Registry, ready *readiness) (*parts, error) {
+	p := &parts{ready: ready, feedback: newFeedback(o.Settings.Feedback, o.Log.With("part", "feedback"))}
+	source := sourceConfig(o, registry)
+	var err error
+	if p.source, err = cdc.NewSource(source); err != nil {
+		return nil, fmt.Errorf("source database: %w", err)
+	}
+	p.index, err = cache.New(cache.Config{
+		Budget: int64(o.Settings.Index.Budget), Metrics: cache.NewMetrics(registry), Logger: o.Log.With("part", "index"),
+	}, p.source)
+	if err != nil {
+		p.close()
+		return nil, fmt.Errorf("index: %w", err)
+	}
+	if p.reader, err = cdc.New(source, p.source, p.index); err != nil {
+		p.close()
+		return nil, fmt.Errorf("source database: %w", err)
+	}
+	if p.engine, err = stream.New(streamConfig(o, registry), p.index, p.reader); err != nil {
+		p.close()
+		return nil, fmt.Errorf("stream: %w", err)
+	}
+	ready.of(p.reader, p.feedback, p.engine)
+	return p, nil
+}
+
+func (p *parts) close() {
+	if p.index != nil {
+		p.index.Close()
+	}
+	if p.source != nil {
+		p.source.Close()
+	}
+}
+
+func sourceConfig(o Options, registry *prometheus.Registry) cdc.Config {
+	s := o.Settings.Source
+	return cdc.Config{
+		DSN:            s.DSN.Reveal(),
+		Table:          s.Table.Schema + "." + s.Table.Name,
+		Publication:    s.Publication,
+		Slot:           s.Slot,
+		Setup:          cdc.Setup(s.Setup),
+		Fence:          cdc.FenceMode(s.Fence),
+		MaxStaleness:   s.MaxStaleness,
+		MaxRetainedWAL: int64(s.MaxRetainedWAL),
+		Log:            o.Log.With("part", "source"),
+		Metrics:        cdc.NewMetrics(registry),
+	}
+}
+
+func streamConfig(o Options, registry *prometheus.Registry) stream.Config {
+	s := o.Settings
+	behind := o.LedgerBehind
+	if behind == "" {
+		behind = stream.LedgerStop
+	}
+	return stream.Config{
+		Kafka:                 kafkaConfig(s),
+		FeedbackDSN:           s.Feedback.DSN.Reveal(),
+		FeedbackTable:         s.Feedback.Table.Identifier(),
+		Mode:                  stream.Mode(s.Delivery.Mode),
+		MaxTransactionRecords: s.Delivery.MaxTransactionRecords,
+		LedgerBehind:          behind,
+		UntilNow:              o.UntilNow,
+		Log:                   o.Log.With("part", "stream"),
+		Registerer:            registry,
+	}
+}
+
+func kafkaConfig(s *settings.Settings) stream.KafkaConfig {
+	k := s.Kafka
+	return stream.KafkaConfig{
+		Brokers:    k.Brokers,
+		Group:      k.Group,
+		InstanceID: k.InstanceID,
+		// Each process of a group has a slot of its own, and keeps it over restarts.
+		Process:    s.Source.Slot,
+		Input:      k.Input,
+		Output:     k.Output,
+		DeadLetter: k.DeadLetter,
+		Start:      stream.Start(k.Start),
+		TLS:        stream.TLSConfig(k.TLS),
+		SASL:       stream.SASLConfig{Mechanism: k.SASL.Mechanism, Username: k.SASL.Username, Password: k.SASL.Password.Reveal()},
+	}
+}
