@@ -16,6 +16,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"example.com/tiffin/cache"
+	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
@@ -253,4 +254,12 @@ func value(t testing.TB, m prometheus.Metric) float64 {
 		t.Fatal(err)
 	}
 	return out.GetCounter().GetValue() + out.GetGauge().GetValue()
+}
+
+// alone runs a reader on a server of the test's own.
+func alone(t testing.TB, server *devstack.Postgres, change ...func(*Config)) *rig {
+	t.Helper()
+	db := devstacktest.NewDatabase(t, server, "alone")
+	contract(t, db, "DEFAULT")
+	return start(t, db, change...)
 }

@@ -1,0 +1,115 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+)
+
+// While the table is loaded and afterwards, several writers commit, also with
+// synchronous_commit=off, and walsenders are killed: no change is lost or taken twice.
+func TestHandoverIsExactUnderWrites(t *testing.T) {
+	t.Parallel()
+	for _, identity := range []string{"DEFAULT", "INDEX", "FULL"} {
+		t.Run(identity, func(t *testing.T) {
+			t.Parallel()
+			db := servers.Database(t)
+			contract(t, db, identity)
+			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%40, 'c'||i FROM generate_series(1,3000) i`)
+			cfg := config(t, db)
+			cfg.Fence = FenceEmit // covers the asynchronous commits of the writers
+			g := build(t, db, cfg, 64<<10)
+			stop := g.write(t, 4)
+			g.run(t)
+			for round := range 6 {
+				g.fence(t)
+				if round%2 == 1 {
+					g.exec(t, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1`, db.Slot)
+				}
+				// Answers must be those of one state; what that is decides the next check.
+				g.clients(t, "r1")
+				before := g.one(t, `SELECT count(*)::text FROM subscribers_restaurants`)
+				eventually(t, "writes go on", func() bool {
+					return g.one(t, `SELECT count(*)::text FROM subscribers_restaurants`) != before
+				})
+			}
+			stop()
+			g.agree(t)
+		})
+	}
+}
+
+// write has n writers change the table until stopped.
+func (g *rig) write(t *testing.T, n int) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for i := range n {
+		rnd := rand.New(rand.NewPCG(1, uint64(i)))
+		wg.Go(func() {
+			for k := 0; ctx.Err() == nil; k++ {
+				sql := changeOf(rnd, fmt.Sprintf("w%d-%d", i, k))
+				if _, err := g.sql.Exec(context.WithoutCancel(ctx), sql); err != nil && sqlState(err) != "23505" && sqlState(err) != "40P01" {
+					t.Errorf("%s: %v", sql, err)
+					return
+				}
+			}
+		})
+	}
+	return func() { cancel(); wg.Wait() }
+}
+
+// changeOf is a random statement.
+func changeOf(rnd *rand.Rand, client string) string {
+	r := rnd.IntN(40)
+	async := ""
+	if rnd.IntN(3) == 0 {
+		async = "SET LOCAL synchronous_commit = off; "
+	}
+	body := ""
+	switch rnd.IntN(5) {
+	case 0, 1:
+		body = fmt.Sprintf(`INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r%d', '%s')`, r, client)
+	case 2:
+		body = fmt.Sprintf(`UPDATE subscribers_restaurants SET client_id = '%s' WHERE ctid = (SELECT ctid FROM subscribers_restaurants WHERE restaurant_id = 'r%d' LIMIT 1)`, client, r)
+	case 3:
+		body = fmt.Sprintf(`DELETE FROM subscribers_restaurants WHERE ctid = (SELECT ctid FROM subscribers_restaurants WHERE restaurant_id = 'r%d' LIMIT 1)`, r)
+	case 4:
+		body = fmt.Sprintf(`UPDATE subscribers_restaurants SET restaurant_id = 'r%d', client_id = client_id || '-%s' WHERE ctid IN (SELECT ctid FROM subscribers_restaurants WHERE restaurant_id = 'r%d' LIMIT 3)`, rnd.IntN(40), client, r)
+	}
+	return "DO $$ BEGIN " + async + body + "; END $$"
+}
+
+// A large transaction becomes visible whole, and the stream goes on after it.
+func TestLargeTransactionAtOnce(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	g := start(t, db)
+	g.agree(t)
+	g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%40, 'c'||i FROM generate_series(1,200000) i`)
+	g.agree(t)
+	g.exec(t, `UPDATE subscribers_restaurants SET client_id = client_id || 'x'`)
+	g.agree(t)
+	g.exec(t, `DELETE FROM subscribers_restaurants`)
+	g.agree(t)
+	if s := g.idx.Stats(); s.Subscriptions != 0 {
+		t.Errorf("%d subscriptions left", s.Subscriptions)
+	}
+}
+
+// The table is read by ranges over several connections, in one snapshot, complete.
+func TestLoadByRanges(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	// 70 MB in two ranges: rows are wide, not many.
+	db.Exec(t, `ALTER TABLE subscribers_restaurants ADD COLUMN wide text; ALTER TABLE subscribers_restaurants ALTER COLUMN wide SET STORAGE PLAIN`,
+		`INSERT INTO subscribers_restaurants (restaurant_id, client_id, wide) SELECT 'r'||i%40, 'c'||i, repeat('x', 7000) FROM generate_series(1,9000) i`)
+	g := start(t, db)
+	g.agree(t)
+	if n := len(copyStatements(g.r.table)); n != 2 {
+		t.Errorf("%d ranges, want 2", n)
+	}
+}

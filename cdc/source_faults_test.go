@@ -1,0 +1,176 @@
+package cdc
+
+import (
+	"testing"
+
+	"example.com/tiffin/cache"
+)
+
+// A walsender that is killed again and again costs nothing: the slot goes on.
+func TestWalsenderKilled(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	g := start(t, db)
+	for range 5 {
+		g.agree(t)
+		g.exec(t, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1`, db.Slot)
+		g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i, 'c'||i FROM generate_series(1,10) i`)
+	}
+	g.agree(t)
+	g.inSync(t)
+}
+
+// A new process with the old slot loads and goes on; the old one's changes count once.
+func TestRestartLoadsAgain(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "FULL")
+	for i := range 3 {
+		g := start(t, db)
+		g.agree(t)
+		g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%7, 'c'||i FROM generate_series(1,100) i`)
+		if i != 1 { // once with the index knowing, once without
+			g.agree(t)
+		}
+		g.quit()
+		g.exec(t, `DELETE FROM subscribers_restaurants WHERE id % 3 = 0`)
+	}
+	start(t, db).agree(t)
+}
+
+// A slot that was dropped, or a table or publication that was changed, is found and mended by
+// a rebuild.
+func TestRebuilds(t *testing.T) {
+	t.Parallel()
+	for reason, sql := range map[string]string{
+		"slot_missing": `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '%s'`,
+		"identity":     `ALTER TABLE subscribers_restaurants REPLICA IDENTITY FULL; DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r1'`,
+		"publication":  `DROP PUBLICATION tiffin`,
+		"table":        `DROP TABLE subscribers_restaurants; CREATE TABLE subscribers_restaurants (id serial PRIMARY KEY, client_id varchar NOT NULL, restaurant_id varchar NOT NULL); INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'new')`,
+		"columns":      `ALTER TABLE subscribers_restaurants ALTER COLUMN client_id TYPE uuid USING gen_random_uuid(); DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r1'`,
+	} {
+		t.Run(reason, func(t *testing.T) {
+			t.Parallel()
+			db := servers.Database(t)
+			contract(t, db, "DEFAULT")
+			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
+			g := start(t, db)
+			g.agree(t)
+			if reason == "slot_missing" {
+				g.dropSlot(t)
+			} else {
+				db.Exec(t, sql)
+			}
+			eventually(t, "a rebuild", func() bool {
+				return value(t, g.r.cfg.Metrics.rebuilds.WithLabelValues(reason)) > 0
+			})
+			g.agree(t)
+			g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r2', gen_random_uuid()`)
+			g.agree(t)
+			g.inSync(t)
+		})
+	}
+}
+
+// dropSlot drops the slot under the reader's hands.
+func (g *rig) dropSlot(t testing.TB) {
+	t.Helper()
+	eventually(t, "slot dropped", func() bool {
+		_, err := g.sql.Exec(t.Context(), `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1 AND active`, g.db.Slot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = g.sql.Exec(t.Context(), `SELECT pg_drop_replication_slot($1)`, g.db.Slot)
+		return err == nil
+	})
+}
+
+// After three rebuilds within an hour the reader stops with the reason.
+func TestTooManyRebuildsStop(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	g := start(t, db)
+	for range rebuildsPerHour {
+		g.agree(t)
+		g.inSync(t)
+		was := g.one(t, `SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = $1`, db.Slot)
+		g.dropSlot(t)
+		eventually(t, "a new slot", func() bool {
+			return g.one(t, `SELECT max(restart_lsn)::text FROM pg_replication_slots WHERE slot_name = $1`, db.Slot) > was
+		})
+	}
+	g.agree(t)
+	g.inSync(t)
+	g.dropSlot(t)
+	refuses(t, g, "3 within an hour", "slot_missing")
+}
+
+// A needed column that is renamed stops joining, with the fix; nothing is skipped, and it
+// goes on when the column is back.
+func TestRenamedColumnStopsAndResumes(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
+	g := start(t, db)
+	g.agree(t)
+	db.Exec(t, `ALTER TABLE subscribers_restaurants RENAME client_id TO customer`, `DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r1'`,
+		`INSERT INTO subscribers_restaurants (restaurant_id, customer) VALUES ('r2', 'meanwhile')`)
+	g.saysWhy(t, "no column client_id")
+	if g.r.state.isLoaded() {
+		t.Error("the index still counts as loaded")
+	}
+	db.Exec(t, `ALTER TABLE subscribers_restaurants RENAME customer TO client_id`)
+	g.agree(t)
+	g.inSync(t)
+}
+
+// An idle table on a busy server releases WAL: the reported position follows the others'.
+func TestIdleTableReleasesWAL(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	g := start(t, db)
+	g.agree(t)
+	g.exec(t, `CREATE TABLE busy (x text)`)
+	for range 5 {
+		g.exec(t, `INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1,1000)`)
+		at, err := cache.ParseLSN(g.one(t, `SELECT pg_current_wal_insert_lsn()::text`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "confirmed past the others' writes", func() bool {
+			confirmed, err := cache.ParseLSN(g.one(t, `SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1`, db.Slot))
+			return err == nil && confirmed >= at
+		})
+	}
+}
+
+// A slot that holds back more than the budget is given up and made again, though the
+// transaction that pins it goes on.
+func TestRetainedWALIsBounded(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	g := start(t, db, func(c *Config) { c.MaxRetainedWAL = 8 << 20 })
+	g.agree(t)
+	pin := db.Connect(t)
+	if _, err := pin.Exec(t.Context(), `BEGIN; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'pinned')`); err != nil {
+		t.Fatal(err)
+	}
+	g.exec(t, `CREATE TABLE busy (x text)`)
+	g.exec(t, `INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1,20000)`)
+	g.exec(t, `CHECKPOINT`)
+	eventually(t, "the slot was given up", func() bool {
+		return g.one(t, `SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = $1 AND confirmed_flush_lsn IS NOT NULL`, db.Slot) == "0"
+	})
+	if _, err := pin.Exec(t.Context(), `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	g.agree(t)
+	if got := g.clients(t, "r1"); len(got) != 1 {
+		t.Errorf("clients of r1: %v", got)
+	}
+}
