@@ -21,20 +21,24 @@ func Check(ctx context.Context, conn *pgx.Conn, opts Options) error {
 		return err
 	}
 	if found.version < found.known {
-		return fmt.Errorf("schema tiffin of the feedback database has version %d, this program needs %d: run `tiffin migrate`",
+		return unfit("schema tiffin of the feedback database has version %d, this program needs %d: run `tiffin migrate`",
 			found.version, found.known)
 	}
 	if !found.feedbackTable {
-		return fmt.Errorf("feedback table %s does not exist: run `tiffin migrate`, or set feedback.table", opts.FeedbackTable.Sanitize())
+		return unfit("feedback table %s does not exist: run `tiffin migrate`, or set feedback.table", opts.FeedbackTable.Sanitize())
 	}
 	columns, err := readColumns(ctx, conn, opts.FeedbackTable)
 	if err != nil {
 		return err
 	}
-	return errors.Join(
-		checkColumns(opts.FeedbackTable.Sanitize(), columns),
-		checkRights(ctx, conn, opts.FeedbackTable),
-	)
+	rights, err := checkRights(ctx, conn, opts.FeedbackTable)
+	if err != nil {
+		return err
+	}
+	if faults := errors.Join(checkColumns(opts.FeedbackTable.Sanitize(), columns), rights); faults != nil {
+		return verdict{faults}
+	}
+	return nil
 }
 
 type column struct {
@@ -144,8 +148,8 @@ func checkColumn(table string, c column, want string) error {
 	return nil
 }
 
-// checkRights names every right that the daemon needs and the connection's role lacks.
-func checkRights(ctx context.Context, conn *pgx.Conn, table pgx.Identifier) error {
+// checkRights names in lacking every right that the daemon needs and the connection's role lacks.
+func checkRights(ctx context.Context, conn *pgx.Conn, table pgx.Identifier) (lacking, err error) {
 	// Identity columns take their values without a right to the sequence; a serial's default
 	// calls nextval as the inserting role. A schema one may not use hides what is in it: the
 	// second half of each condition is asked only where the first holds.
@@ -172,16 +176,16 @@ func checkRights(ctx context.Context, conn *pgx.Conn, table pgx.Identifier) erro
 		) AS needed (n, what, held) WHERE NOT coalesce(held, true) ORDER BY n`,
 		table[0], table[1], table.Sanitize())
 	if err != nil {
-		return fmt.Errorf("ask for the rights in the feedback database: %w", err)
+		return nil, fmt.Errorf("ask for the rights in the feedback database: %w", err)
 	}
 	missing, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return fmt.Errorf("ask for the rights in the feedback database: %w", err)
+		return nil, fmt.Errorf("ask for the rights in the feedback database: %w", err)
 	}
 	var faults []error
 	for _, what := range missing {
 		faults = append(faults, fmt.Errorf("the role %s of feedback.dsn lacks a right: GRANT %s TO %s",
 			conn.Config().User, what, pgx.Identifier{conn.Config().User}.Sanitize()))
 	}
-	return errors.Join(faults...)
+	return errors.Join(faults...), nil
 }

@@ -1,6 +1,7 @@
 package migrations
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -28,6 +29,9 @@ func TestCheckNamesEveryUnfitColumnAndItsFix(t *testing.T) {
 		}
 	}
 	err := Check(t.Context(), conn, options())
+	if !errors.Is(err, ErrUnfit) {
+		t.Errorf("what the check finds is no verdict: %v", err)
+	}
 	if lines := strings.Count(err.Error(), "\n") + 1; lines != 6 {
 		t.Errorf("%d of 6 faults are told at once:\n%v", lines, err)
 	}

@@ -43,8 +43,20 @@ type Report struct {
 // Changed reports whether the database was written to.
 func (r Report) Changed() bool { return r.From != r.To || r.CreatedFeedbackTable }
 
-// ErrNewerSchema is wrapped when the database was migrated by a newer tiffin than this one.
+// ErrUnfit is wrapped when the database was looked at and does not do: waiting does not help.
+var ErrUnfit = errors.New("the feedback database does not fit")
+
+// ErrNewerSchema is wrapped, besides ErrUnfit, when the database was migrated by a newer
+// tiffin than this one.
 var ErrNewerSchema = errors.New("the schema is newer than this program")
+
+// verdict is an error that is ErrUnfit and says so in its own words only.
+type verdict struct{ error }
+
+func (v verdict) Is(target error) bool { return target == ErrUnfit }
+func (v verdict) Unwrap() error        { return v.error }
+
+func unfit(format string, args ...any) error { return verdict{fmt.Errorf(format, args...)} }
 
 // Migrate brings the feedback database to the version that this program knows and creates
 // the feedback table if it is missing. Where nothing is to do it only reads, and needs no

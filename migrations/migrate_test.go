@@ -125,7 +125,7 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 		"Migrate": func() error { _, err := Migrate(t.Context(), conn, options()); return err }(),
 		"Check":   Check(t.Context(), conn, options()),
 	} {
-		if !errors.Is(err, ErrNewerSchema) || !strings.Contains(err.Error(), "has version 99, this program knows up to 1") {
+		if !errors.Is(err, ErrNewerSchema) || !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), "has version 99, this program knows up to 1") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -55,7 +55,7 @@ func look(ctx context.Context, conn *pgx.Conn, opts Options) (state, error) {
 		}
 	}
 	if found.version > found.known {
-		return state{}, fmt.Errorf(
+		return state{}, unfit(
 			"schema tiffin of the feedback database has version %d, this program knows up to %d: %w: run the newer tiffin that migrated it",
 			found.version, found.known, ErrNewerSchema)
 	}
@@ -79,11 +79,11 @@ func withFix(err error) error {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pgErr.Code {
 		case insufficientPrivilege:
-			return fmt.Errorf("%w: have a DBA run what `tiffin migrate --print --role ROLE` shows", err)
+			return unfit("%w: have a DBA run what `tiffin migrate --print --role ROLE` shows", err)
 		case invalidSchemaName:
-			return fmt.Errorf("%w: create that schema, or set feedback.table to one that exists", err)
+			return unfit("%w: create that schema, or set feedback.table to one that exists", err)
 		case readOnlyTransaction:
-			return fmt.Errorf("%w: feedback.dsn leads to a standby; it must lead to the primary", err)
+			return unfit("%w: feedback.dsn leads to a standby; it must lead to the primary", err)
 		}
 	}
 	return err
