@@ -83,6 +83,11 @@ func (k *Kafka) settings(b *broker) map[string]string {
 		"group.initial.rebalance.delay.ms":                 "0",
 		"group.min.session.timeout.ms":                     "1000", // tests wait for a dead member's time-out
 	}
+	if !k.options.Production {
+		// A killed broker may register again only after its session's end: 9 s by default.
+		settings["broker.session.timeout.ms"] = "3000"
+		settings["broker.heartbeat.interval.ms"] = "500"
+	}
 	if k.options.SASL {
 		maps.Copy(settings, k.securitySettings(b))
 	}

@@ -32,8 +32,11 @@ import (
 type Servers struct {
 	// PostgresOptions are used for the shared Postgres; set them before the first test.
 	PostgresOptions devstack.PostgresOptions
+	// KafkaOptions are used for the shared Kafka; set them before the first test.
+	KafkaOptions devstack.KafkaOptions
 
 	postgres shared[*devstack.Postgres]
+	kafka    shared[*devstack.Kafka]
 	number   atomic.Int64 // makes names unique within the binary
 }
 
@@ -53,7 +56,7 @@ func (s *Servers) Main(m *testing.M) int {
 
 // Close stops what was started. Main calls it; a TestMain of one's own must.
 func (s *Servers) Close() error {
-	return s.postgres.close()
+	return errors.Join(s.postgres.close(), s.kafka.close())
 }
 
 // Postgres is the shared server. A test that stops, kills or configures it must start its own by
