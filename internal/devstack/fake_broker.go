@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -21,7 +22,10 @@ type FakeBrokerOptions struct {
 // FakeBroker is franz-go's in-memory broker in this process: enough of Kafka for consumer groups and
 // transactions, and for kcat to talk to, but no evidence about a real broker. It has no goroutines
 // of the caller's; its methods may be called from several at once.
-type FakeBroker struct{ cluster *kfake.Cluster }
+type FakeBroker struct {
+	cluster   *kfake.Cluster
+	addresses []string // asked of a closed cluster, ListenAddrs would wait for ever
+}
 
 // StartFakeBroker listens and returns. Close ends it and all that it held.
 func StartFakeBroker(ctx context.Context, options FakeBrokerOptions) (*FakeBroker, error) {
@@ -44,7 +48,7 @@ func StartFakeBroker(ctx context.Context, options FakeBrokerOptions) (*FakeBroke
 	if err != nil {
 		return nil, fmt.Errorf("start the in-process broker on %s: %w", loopback(port), err)
 	}
-	b := &FakeBroker{cluster: cluster}
+	b := &FakeBroker{cluster: cluster, addresses: cluster.ListenAddrs()}
 	if err := b.createTopics(ctx, options); err != nil {
 		b.Close()
 		return nil, err
@@ -53,7 +57,7 @@ func StartFakeBroker(ctx context.Context, options FakeBrokerOptions) (*FakeBroke
 }
 
 // Brokers is its one address.
-func (b *FakeBroker) Brokers() []string { return b.cluster.ListenAddrs() }
+func (b *FakeBroker) Brokers() []string { return slices.Clone(b.addresses) }
 
 // Close ends all connections; clients see a broker that is gone.
 func (b *FakeBroker) Close() { b.cluster.Close() }
