@@ -1,11 +1,16 @@
 package cdc
 
 import (
+	"context"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"example.com/tiffin/internal/devstack"
+	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
 // What does not mend by waiting ends Run at the start, named, with its fix.
@@ -72,7 +77,7 @@ func TestRightsAreNamedAndEnough(t *testing.T) {
 	contract(t, db, "DEFAULT")
 	role := db.Slot
 	db.Exec(t, `CREATE ROLE `+role+` LOGIN`)
-	t.Cleanup(func() { db.Exec(t, `DROP OWNED BY `+role, `DROP ROLE `+role) })
+	t.Cleanup(func() { dropRole(t, db, role) })
 	as := func(c *Config) { c.DSN = db.Server.DSNFor(role, "", db.Name) }
 	refuses(t, start(t, db, as), "replication", `ALTER ROLE "`+role+`" REPLICATION`)
 	db.Exec(t, `ALTER ROLE `+role+` REPLICATION`)
@@ -84,6 +89,18 @@ func TestRightsAreNamedAndEnough(t *testing.T) {
 	g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1','c')`)
 	g.agree(t)
 	g.quit()
+}
+
+func dropRole(t *testing.T, db *devstacktest.Database, role string) {
+	ctx := context.WithoutCancel(t.Context())
+	conn, err := pgx.Connect(ctx, db.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.PgConn().Exec(ctx, `DROP OWNED BY `+role+`; DROP ROLE `+role).ReadAll(); err != nil {
+		t.Error(err)
+	}
 }
 
 // A slot of another kind is not touched.
@@ -116,9 +133,12 @@ func TestConnectionFaults(t *testing.T) {
 		return g.run(t)
 	}
 	refuses(t, idle(server.DSNFor(server.Username(), "wrong", "postgres")), "password", "source.dsn")
-	untrusted := server.DSN("postgres")
-	untrusted = strings.NewReplacer("sslrootcert=", "ignored=").Replace(untrusted)
-	t.Log(untrusted)
+	dsn, err := url.Parse(server.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsn.RawQuery = "sslmode=verify-full" // the system's authorities do not know this one
+	refuses(t, idle(dsn.String()), "certificate", "sslrootcert")
 	if err := server.Stop(t.Context(), devstack.StopFast); err != nil {
 		t.Fatal(err)
 	}

@@ -94,6 +94,9 @@ func (s *session) inspectTable(ctx context.Context, conn *pgx.Conn) error {
 		}
 		return err
 	}
+	if table.relation.oid != s.table.relation.oid {
+		return &rebuildError{reason: "table", err: fmt.Errorf("table %s was replaced by another of the same name", table.relation.name)}
+	}
 	pub, err := inspectPublication(ctx, conn, s.cfg.Publication, table.relation.name)
 	if err != nil {
 		return err
@@ -104,8 +107,6 @@ func (s *session) inspectTable(ctx context.Context, conn *pgx.Conn) error {
 		return &rebuildError{reason: "publication", err: err}
 	case len(steps) > 0:
 		return &rebuildError{reason: "publication", err: fmt.Errorf("publication %s %s", s.cfg.Publication, steps[0].Why)}
-	case table.relation.oid != s.table.relation.oid:
-		return &rebuildError{reason: "table", err: fmt.Errorf("table %s was replaced by another of the same name", table.relation.name)}
 	case !table.layout.sameRows(&s.table.layout):
 		return &rebuildError{reason: "identity", err: fmt.Errorf("columns or replica identity of table %s were changed", table.relation.name)}
 	case table.storage != s.table.storage:
