@@ -14,9 +14,11 @@ import (
 type Source interface {
 	// ReadRestaurant calls add once for every row of the restaurant (a client that has two
 	// rows comes twice; client may be reused after add returns) and returns the snapshot
-	// that the rows were read in: pg_current_snapshot() of the same statement or of the same
-	// repeatable-read transaction. An error of add ends the reading and is returned. It is
-	// called from many goroutines at once, at most once at a time per restaurant.
+	// that the rows were read in: pg_current_snapshot() of the same statement, at READ
+	// COMMITTED, where Postgres locks the table before it takes the statement's snapshot, so
+	// that no TRUNCATE (which old snapshots see) comes between. An error of add ends the
+	// reading and is returned. It is called from many goroutines at once, at most once at a
+	// time per restaurant.
 	ReadRestaurant(ctx context.Context, restaurant string, add func(client []byte) error) (Snapshot, error)
 }
 
