@@ -58,7 +58,7 @@ func printMigration(cmd *cobra.Command, s settings.Feedback, role string) error 
 
 func migrate(cmd *cobra.Command, s settings.Feedback) error {
 	ctx := cmd.Context()
-	conn, err := daemon.Connect(ctx, s.DSN)
+	conn, err := daemon.ConnectFeedback(ctx, s.DSN)
 	if err != nil {
 		return fmt.Errorf("feedback database: %w", err)
 	}

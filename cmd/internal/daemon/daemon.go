@@ -11,6 +11,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,7 +61,8 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer parts.close()
-	o.Log.Info("starting", "version", o.Version, "settings", o.Settings)
+	o.Log.Info("starting", "version", o.Version)
+	o.Log.Debug("settings", "settings", o.Settings)
 	return parts.run(ctx, o, endpoint)
 }
 
@@ -121,12 +123,15 @@ func (p *parts) run(ctx context.Context, o Options, endpoint *httpd.Server) erro
 	return nil
 }
 
-// stream prepares the feedback database and then runs the engine.
+// stream runs the engine until it has finished or ctx ends.
 func (p *parts) stream(ctx context.Context) error {
-	if err := p.feedback.prepare(ctx); err != nil || ctx.Err() != nil {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	p.feedback.stop = stop
+	if err := p.engine.Run(ctx); err != nil {
 		return err
 	}
-	return p.engine.Run(ctx)
+	return p.feedback.verdict
 }
 
 // Readiness is looked at often enough for a log line to be of use, and repeated rarely enough
@@ -153,7 +158,7 @@ func (p *parts) watch(ctx context.Context, o Options) error {
 			}
 			ever = true
 		case !is && (was || now.Sub(told) >= repeatEvery) && ctx.Err() == nil:
-			o.Log.Warn("not ready", "reasons", reasons)
+			o.Log.Warn("not ready", "reasons", strings.Join(reasons, "; "))
 			told = now
 		}
 		was = is

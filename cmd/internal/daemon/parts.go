@@ -23,7 +23,7 @@ type parts struct {
 
 // build makes the parts; it connects to nothing.
 func build(o Options, registry *prometheus.Registry, ready *readiness) (*parts, error) {
-	p := &parts{ready: ready, feedback: newFeedback(o.Settings.Feedback, o.Log.With("part", "feedback"))}
+	p := &parts{ready: ready, feedback: &feedback{settings: o.Settings.Feedback, log: o.Log.With("part", "feedback")}}
 	source := sourceConfig(o, registry)
 	var err error
 	if p.source, err = cdc.NewSource(source); err != nil {
@@ -40,11 +40,11 @@ func build(o Options, registry *prometheus.Registry, ready *readiness) (*parts, 
 		p.close()
 		return nil, fmt.Errorf("source database: %w", err)
 	}
-	if p.engine, err = stream.New(streamConfig(o, registry), p.index, p.reader); err != nil {
+	if p.engine, err = stream.New(p.streamConfig(o, registry), p.index, p.reader); err != nil {
 		p.close()
 		return nil, fmt.Errorf("stream: %w", err)
 	}
-	ready.of(p.reader, p.feedback, p.engine)
+	ready.of(p.reader, p.engine)
 	return p, nil
 }
 
@@ -73,7 +73,7 @@ func sourceConfig(o Options, registry *prometheus.Registry) cdc.Config {
 	}
 }
 
-func streamConfig(o Options, registry *prometheus.Registry) stream.Config {
+func (p *parts) streamConfig(o Options, registry *prometheus.Registry) stream.Config {
 	s := o.Settings
 	behind := o.LedgerBehind
 	if behind == "" {
@@ -82,6 +82,7 @@ func streamConfig(o Options, registry *prometheus.Registry) stream.Config {
 	return stream.Config{
 		Kafka:                 kafkaConfig(s),
 		FeedbackDSN:           s.Feedback.DSN.Reveal(),
+		Prepare:               p.feedback.prepare,
 		FeedbackTable:         s.Feedback.Table.Identifier(),
 		Mode:                  stream.Mode(s.Delivery.Mode),
 		MaxTransactionRecords: s.Delivery.MaxTransactionRecords,

@@ -96,7 +96,9 @@ func (s *Server) Run(ctx context.Context) error {
 		s.cfg.Log.Debug("http endpoint stopped with answers under way", "err", err)
 		_ = s.server.Close() // its error is Shutdown's
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("http endpoint %s: %w", s.Addr(), err)
+	}
 	return nil
 }
 

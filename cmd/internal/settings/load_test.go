@@ -170,7 +170,7 @@ func TestAllFaultsAtOnceEachWithItsKeyAndPlace(t *testing.T) {
 
 func TestUnknownVariableIsAWarning(t *testing.T) {
 	t.Parallel()
-	s := load(t, "", enough("TIFFIN_SERVICE_HOST=10.0.0.1", "TIFFIN_KAFKA_GROPU=x", "OTHER=1"))
+	s := load(t, "", enough("TIFFIN_SERVICE_HOST=10.0.0.1", "TIFFIN_KAFKA_GRUP=x", "OTHER=1"))
 	if len(s.Warnings) != 2 || !strings.Contains(s.Warnings[0], "did you mean TIFFIN_KAFKA_GROUP?") || !strings.HasSuffix(s.Warnings[1], "TIFFIN_SERVICE_HOST is ignored") {
 		t.Errorf("warnings: %q", s.Warnings)
 	}

@@ -201,38 +201,43 @@ func (t *Table) parse(text string) error {
 
 // sqlName takes one name off the front of a text; what follows is empty or begins with a dot.
 func sqlName(text string) (name, rest string, err error) {
-	if quoted, ok := strings.CutPrefix(text, `"`); ok {
-		var b strings.Builder
-		for {
-			part, after, closed := strings.Cut(quoted, `"`)
-			if !closed {
-				return "", "", fmt.Errorf("has a double quote without its pair: %s", text)
-			}
-			b.WriteString(part)
-			if quoted, ok = strings.CutPrefix(after, `"`); !ok {
-				rest = after
-				break
-			}
-			b.WriteByte('"')
-		}
-		name = b.String()
+	if strings.HasPrefix(text, `"`) {
+		name, rest, err = quotedName(text)
 	} else {
-		name, rest, _ = strings.Cut(text, ".")
-		if len(name) < len(text) {
-			rest = "." + rest
-		}
-		if strings.ContainsAny(name, "\"'; \t\r\n\\()$-") {
-			return "", "", fmt.Errorf("is %q: want schema.table, with double quotes around a name of more than letters, digits and _", text)
-		}
-		name = strings.ToLower(name)
+		name, rest, err = plainName(text)
 	}
-	if rest != "" && rest[0] != '.' {
+	switch {
+	case err != nil:
+		return "", "", err
+	case rest != "" && rest[0] != '.':
 		return "", "", fmt.Errorf("is %q: want schema.table", text)
 	}
-	if err := identifier(name); err != nil {
-		return "", "", err
+	return name, rest, identifier(name)
+}
+
+func quotedName(text string) (name, rest string, err error) {
+	var b strings.Builder
+	rest = text[1:]
+	for {
+		part, after, closed := strings.Cut(rest, `"`)
+		if !closed {
+			return "", "", fmt.Errorf("has a double quote without its pair: %s", text)
+		}
+		b.WriteString(part)
+		if !strings.HasPrefix(after, `"`) {
+			return b.String(), after, nil
+		}
+		b.WriteByte('"')
+		rest = after[1:]
 	}
-	return name, rest, nil
+}
+
+func plainName(text string) (name, rest string, err error) {
+	name, _, _ = strings.Cut(text, ".")
+	if strings.ContainsAny(name, "\"'; \t\r\n\\()$-") {
+		return "", "", fmt.Errorf("is %q: want schema.table, with double quotes around a name of more than letters, digits and _", text)
+	}
+	return strings.ToLower(name), text[len(name):], nil
 }
 
 // passwordFile is where kafka.sasl.password_file leads: its content becomes the password.

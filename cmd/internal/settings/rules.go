@@ -169,8 +169,7 @@ func readable(path string) error {
 }
 
 func fileFault(path string, err error) error {
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pathErr.Err
 	}
 	return fmt.Errorf("names %s, which cannot be read: %w", path, err)
