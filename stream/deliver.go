@@ -59,7 +59,7 @@ func (s *session) handle(ctx context.Context, records []*kgo.Record) error {
 		if t == nil {
 			continue
 		}
-		if b.deliveries > 0 && b.deliveries+t.deliveries() > s.batchTarget() {
+		if !s.fits(b, t) {
 			if b, err = s.send(b); err != nil {
 				t.release()
 				return err
@@ -82,6 +82,15 @@ func (s *session) handle(ctx context.Context, records []*kgo.Record) error {
 }
 
 func (s *session) batchTarget() int { return min(batchDeliveries, s.cfg.MaxTransactionRecords) }
+
+// fits reports whether a trigger may join a batch. A campaign that takes several Kafka
+// transactions is alone in its batch.
+func (s *session) fits(b *batch, t *trigger) bool {
+	if t.deliveries() > s.cfg.MaxTransactionRecords {
+		return len(b.triggers) == 0
+	}
+	return b.deliveries == 0 || b.deliveries+t.deliveries() <= s.batchTarget()
+}
 
 // planNext plans a message that is ours to handle; nil for all others: transaction markers,
 // and what was read before a partition changed hands.
@@ -120,7 +129,7 @@ func (s *session) send(b *batch) (*batch, error) {
 	}
 	prev := s.last
 	s.last = b
-	s.group.Go(func() error {
+	s.spawn(func() error {
 		defer func() { <-s.slots }()
 		defer b.leave()
 		return sinkFault(sinkKafka, s.publish(s.work, b, prev))

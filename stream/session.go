@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -52,7 +51,7 @@ type session struct {
 	work context.Context //nolint:containedctx // the group's callbacks outlive any call; they end with the session
 	fail context.CancelCauseFunc
 
-	group *errgroup.Group
+	group sync.WaitGroup
 	slots chan struct{} // one per batch in flight
 	last  *batch
 }
@@ -233,7 +232,6 @@ func (s *session) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32
 
 // run delivers until ctx ends, the goal is reached, or something fails.
 func (s *session) run(ctx context.Context) error {
-	s.group, s.work = errgroup.WithContext(s.work)
 	if err := s.join(); err != nil {
 		return sinkFault(sinkKafka, err)
 	}
@@ -247,33 +245,30 @@ func (s *session) run(ctx context.Context) error {
 	})()
 
 	polled := make(chan []*kgo.Record)
-	s.group.Go(func() error { return s.poll(active, polled) })
-	s.group.Go(func() error { return s.deliverAll(active, polled) })
-	s.group.Go(func() error { return s.probe(active) })
+	s.spawn(func() error { return s.poll(active, polled) })
+	s.spawn(func() error { return s.deliverAll(active, polled) })
+	s.spawn(func() error { return s.probe(active) })
 	if s.goal != nil {
-		s.group.Go(func() error {
+		s.spawn(func() error {
 			defer stop()
 			return s.goal.await(active, s)
 		})
 	}
-	deadline := s.drainDeadline(active)
-	defer deadline()
-	if err := s.group.Wait(); err != nil {
-		return errors.Join(err, causeOf(s.work, err))
-	}
-	if err := context.Cause(s.work); err != nil && !errors.Is(err, context.Canceled) {
-		return err
+	defer s.drainDeadline(active)()
+	s.group.Wait()
+	if s.work.Err() != nil {
+		return context.Cause(s.work)
 	}
 	return s.leave()
 }
 
-// causeOf is the fault that ended ctx, unless it is err itself.
-func causeOf(ctx context.Context, err error) error {
-	cause := context.Cause(ctx)
-	if cause == nil || errors.Is(err, cause) || errors.Is(cause, context.Canceled) {
-		return nil
-	}
-	return cause
+// spawn runs a goroutine of the session; its error ends the session.
+func (s *session) spawn(run func() error) {
+	s.group.Go(func() {
+		if err := run(); err != nil {
+			s.fail(err)
+		}
+	})
 }
 
 // drainDeadline fails the session when it takes too long to finish after active ended.
