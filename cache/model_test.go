@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,21 +19,57 @@ import (
 // the lookup began.
 func TestAnswersAreExact(t *testing.T) {
 	t.Parallel()
-	steps := 6000
+	steps := 2500
 	if testing.Short() {
-		steps = 1500
+		steps = 800
 	}
 	for _, keyed := range []bool{false, true} {
-		for _, budget := range []int64{1, 3 << 10, 1 << 20} {
-			for seed := range uint64(2) {
-				t.Run(fmt.Sprintf("keyed=%t/budget=%d/seed=%d", keyed, budget, seed), func(t *testing.T) {
-					t.Parallel()
-					runModel(t, keyed, budget, seed, steps)
-				})
-			}
+		for _, store := range []string{"evicting", "roomy", "hostile", "hostile again"} {
+			t.Run(fmt.Sprintf("keyed=%t/%s", keyed, store), func(t *testing.T) {
+				t.Parallel()
+				runModel(t, keyed, store, steps)
+			})
 		}
 	}
 }
+
+// hostile is worse than ristretto: it answers with any posting it was ever given for the
+// key, also after Del and Clear, or with none.
+type hostile struct {
+	mu  sync.Mutex
+	rng *rand.Rand
+	all map[uint64][]*posting
+}
+
+func (h *hostile) Get(key uint64) (*posting, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	list := h.all[key]
+	if len(list) == 0 || h.rng.IntN(4) == 0 {
+		return nil, false
+	}
+	if h.rng.IntN(3) == 0 {
+		return list[h.rng.IntN(len(list))], true
+	}
+	return list[len(list)-1], true
+}
+
+func (h *hostile) Set(key uint64, p *posting, _ int64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	list := h.all[key]
+	if len(list) > 3 {
+		list = list[1:]
+	}
+	h.all[key] = append(list, p)
+	return h.rng.IntN(2) == 0
+}
+
+func (*hostile) Del(uint64)           {}
+func (*hostile) Wait()                {}
+func (*hostile) Clear()               {}
+func (*hostile) Close()               {}
+func (*hostile) RemainingCost() int64 { return 0 }
 
 // model drives an index and the world that it indexes.
 type model struct {
@@ -46,13 +83,22 @@ type model struct {
 	lookups  atomic.Int64
 }
 
-func runModel(t *testing.T, keyed bool, budget int64, seed uint64, steps int) {
+func runModel(t *testing.T, keyed bool, store string, steps int) {
+	budget := int64(1 << 20)
+	if store == "evicting" {
+		budget = 3 << 10
+	}
+	seed := uint64(len(store)) // a failure is repeated often enough by the same seed
 	w := newWorld(seed)
 	x, err := New(Config{Budget: budget}, w)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer x.Close()
+	if strings.HasPrefix(store, "hostile") {
+		x.shelf.close()
+		x.shelf.closed, x.shelf.lru = false, &hostile{rng: rand.New(rand.NewPCG(seed, 2)), all: map[uint64][]*posting{}}
+	}
 	x.sweepAt = 1
 	m := &model{t: t, w: w, x: x, txn: x.NewTxn(), keyed: keyed}
 	for range 30 {
@@ -64,8 +110,9 @@ func runModel(t *testing.T, keyed bool, budget int64, seed uint64, steps int) {
 	for i := range 4 {
 		readers.Go(func() { m.reader(i, rand.New(rand.NewPCG(seed, uint64(100+i)))) })
 	}
+	dice := rand.New(rand.NewPCG(seed, 3))
 	for range steps {
-		m.act(w.rng.IntN(1000))
+		m.act(dice.IntN(1000))
 		w.step()
 		runtime.Gosched()
 	}
@@ -333,7 +380,7 @@ func (m *model) checkEnd() {
 	if s.Subscriptions != int64(rows) || s.Restaurants != int64(peopled) {
 		m.t.Errorf("stats: %d rows of %d restaurants, want %d of %d", s.Subscriptions, s.Restaurants, rows, peopled)
 	}
-	if m.lookups.Load() < 500 || m.w.reads < 20 && m.x.shelf.budget < 1<<20 {
+	if m.lookups.Load() < 500 || m.w.reads == 0 {
 		m.t.Errorf("%d lookups with %d readings prove little", m.lookups.Load(), m.w.reads)
 	}
 	m.t.Logf("%d transactions, %d rebuilds, %d lookups, %d readings, %d clients in the dictionary of %d ever",

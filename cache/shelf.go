@@ -13,9 +13,21 @@ type shelf struct {
 	// mu is held for reading by every use and for writing by clear and close, which
 	// ristretto does not allow beside other calls.
 	mu     sync.RWMutex
-	lru    *ristretto.Cache[uint64, *posting]
+	lru    lossy
 	budget int64
 	closed bool
+}
+
+// lossy is what is used of ristretto. The model test puts something worse in its place: it
+// returns any posting that was ever set for a key, or none.
+type lossy interface {
+	Get(key uint64) (*posting, bool)
+	Set(key uint64, p *posting, cost int64) bool
+	Del(key uint64)
+	Wait()
+	Clear()
+	Close()
+	RemainingCost() int64
 }
 
 func newShelf(budget int64) (*shelf, error) {

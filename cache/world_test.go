@@ -14,8 +14,8 @@ import (
 // or after they are streamed. One goroutine, the driver, changes it.
 type world struct {
 	mu      sync.Mutex
-	moved   sync.Cond // steps or over changed
-	rng     *rand.Rand
+	moved   sync.Cond  // steps or over changed
+	rng     *rand.Rand // under mu
 	steps   int
 	over    bool
 	rows    map[int64]*worldRow
