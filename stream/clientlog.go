@@ -48,8 +48,12 @@ func (d *dialWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ 
 func (d *dialWatch) explain(err error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.last == nil || errors.Is(err, d.last) {
+	switch {
+	case d.last == nil:
 		return err
+	case errors.Is(d.last, err): // the client passed on what the connection said
+		return d.last
+	default:
+		return fmt.Errorf("%w (%w)", d.last, err)
 	}
-	return fmt.Errorf("%w (%w)", d.last, err)
 }

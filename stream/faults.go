@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -56,15 +57,23 @@ func (e *TopicError) Error() string {
 
 func (e *TopicError) Unwrap() error { return e.Err }
 
+// SettingError is a setting that proves wrong only when it is used: a file that is not there
+// or not what it should be.
+type SettingError struct{ Err error }
+
+func (e *SettingError) Error() string { return e.Err.Error() }
+func (e *SettingError) Unwrap() error { return e.Err }
+
 // IsPermanent reports whether waiting cannot mend err: a refused password, an untrusted
 // certificate, a missing right, table or column, or a ledger that an operator must judge.
 // At the start such an error ends the process; later it is retried, because somebody may be
 // changing exactly that.
 func IsPermanent(err error) bool {
 	var ledger *LedgerError
+	var setting *SettingError
 	var pg *pgconn.PgError
 	switch {
-	case errors.As(err, &ledger):
+	case errors.As(err, &ledger), errors.As(err, &setting):
 		return true
 	case errors.As(err, &pg):
 		return permanentState(pg.Code)
@@ -90,9 +99,9 @@ func untrusted(err error) bool {
 	var host x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	var verification *tls.CertificateVerificationError
-	var alert tls.AlertError
+	var alert *net.OpError // how crypto/tls reports that the other side refused us
 	return errors.As(err, &authority) || errors.As(err, &host) || errors.As(err, &invalid) ||
-		errors.As(err, &verification) || errors.As(err, &alert)
+		errors.As(err, &verification) || errors.As(err, &alert) && alert.Op == "remote error"
 }
 
 func refused(err error) bool {

@@ -166,11 +166,11 @@ func (k *KafkaConfig) ClientOptions() ([]kgo.Opt, error) {
 func (k *KafkaConfig) newClient(extra ...kgo.Opt) (*kgo.Client, error) {
 	opts, err := k.ClientOptions()
 	if err != nil {
-		return nil, fmt.Errorf("kafka: %w", err)
+		return nil, &SettingError{err}
 	}
 	cl, err := kgo.NewClient(append(opts, extra...)...)
 	if err != nil {
-		return nil, fmt.Errorf("kafka client: %w", err)
+		return nil, &SettingError{fmt.Errorf("client: %w", err)}
 	}
 	return cl, nil
 }

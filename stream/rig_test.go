@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"example.com/tiffin/cache"
+	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/internal/devstack/devstacktest"
 	"example.com/tiffin/migrations"
 	"example.com/tiffin/stream"
@@ -60,7 +61,16 @@ func (r *rows) ReadRestaurant(_ context.Context, restaurant string, add func([]b
 
 func newRig(t *testing.T, partitions int32, subscribers map[string][]string) *rig {
 	t.Helper()
-	kafka := servers.Kafka(t)
+	return newRigOn(t, servers.Kafka(t), partitions, subscribers)
+}
+
+func newRigOn(t *testing.T, kafka *devstack.Kafka, partitions int32, subscribers map[string][]string) *rig {
+	t.Helper()
+	topic := func(prefix string, partitions int32) string {
+		name := servers.Unique(t, prefix)
+		devstacktest.CreateTopic(t, kafka.PlainBrokers(), name, partitions, nil)
+		return name
+	}
 	r := &rig{t: t, db: servers.Database(t), source: &rows{of: subscribers}}
 	r.clock.Store(now)
 	index, err := cache.New(cache.Config{Budget: 64 << 20}, r.source)
@@ -84,7 +94,7 @@ func newRig(t *testing.T, partitions int32, subscribers map[string][]string) *ri
 	r.cfg = stream.Config{
 		Kafka: stream.KafkaConfig{
 			Brokers: kafka.PlainBrokers(), Group: servers.Unique(t, "g"), InstanceID: "one", Process: "one",
-			Input: servers.Topic(t, "in", partitions), Output: servers.Topic(t, "out", 3), DeadLetter: servers.Topic(t, "dead", 1),
+			Input: topic("in", partitions), Output: topic("out", 3), DeadLetter: topic("dead", 1),
 			Start: stream.StartEarliest,
 		},
 		FeedbackDSN: r.db.DSN, FeedbackTable: table, Mode: stream.ExactlyOnce,

@@ -1,0 +1,193 @@
+package stream_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"example.com/tiffin/internal/devstack"
+	"example.com/tiffin/internal/devstack/devstacktest"
+	"example.com/tiffin/stream"
+)
+
+// secure is a broker with SASL_SSL, shared by the tests that need one.
+func secure(t *testing.T) *devstack.Kafka {
+	t.Helper()
+	return devstacktest.StartKafka(t, devstack.KafkaOptions{SASL: true})
+}
+
+// Every way to log in that the old job had, and mutual TLS, delivers exactly once.
+func TestSecureConnectionsDeliver(t *testing.T) {
+	t.Parallel()
+	k := secure(t)
+	for _, mechanism := range []string{"SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", ""} {
+		t.Run("mechanism "+mechanism, func(t *testing.T) {
+			t.Parallel()
+			r := newRigOn(t, k, 1, map[string][]string{"r": clients(3)})
+			r.cfg.Kafka.TLS = stream.TLSConfig{Enabled: true, CAFile: k.CAFile()}
+			if mechanism == "" {
+				r.cfg.Kafka.Brokers = k.MutualTLSBrokers()
+				r.cfg.Kafka.TLS.CertFile, r.cfg.Kafka.TLS.KeyFile = k.ClientCertFile(), k.ClientKeyFile()
+			} else {
+				r.cfg.Kafka.Brokers = k.Brokers()
+				r.cfg.Kafka.SASL = stream.SASLConfig{Mechanism: mechanism, Username: k.Username(), Password: k.Password()}
+			}
+			m := campaign("r", "x")
+			r.publish(0, m.json(t))
+			r.untilNow()
+			var want []delivery
+			for _, c := range clients(3) {
+				want = append(want, r.expect(m, 0, 0, c))
+			}
+			r.cfg.Kafka.Brokers = k.PlainBrokers() // the checks below read in the clear
+			r.wantBoth(want)
+		})
+	}
+}
+
+// What waiting cannot mend ends a start, and says what it is.
+func TestHopelessStartsEndAndNameTheFault(t *testing.T) {
+	t.Parallel()
+	k := secure(t)
+	for _, c := range []struct {
+		name   string
+		change func(*stream.Config)
+		want   []string
+	}{
+		{"wrong password", func(c *stream.Config) {
+			c.Kafka.SASL = stream.SASLConfig{Mechanism: "SCRAM-SHA-512", Username: k.Username(), Password: "wrong"}
+		}, []string{"SASL_AUTHENTICATION_FAILED"}},
+		{"wrong password, PLAIN", func(c *stream.Config) {
+			c.Kafka.SASL = stream.SASLConfig{Mechanism: "PLAIN", Username: k.Username(), Password: "wrong"}
+		}, []string{"SASL_AUTHENTICATION_FAILED"}},
+		{"untrusted certificate", func(c *stream.Config) { c.Kafka.TLS.CAFile = otherCA(t) }, []string{"certificate", "127.0.0.1"}},
+		{"no client certificate", func(c *stream.Config) {
+			c.Kafka.Brokers, c.Kafka.SASL = k.MutualTLSBrokers(), stream.SASLConfig{}
+		}, []string{"bad certificate"}},
+		{"CA file missing", func(c *stream.Config) { c.Kafka.TLS.CAFile = "/nowhere/ca.pem" }, []string{"/nowhere/ca.pem"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRigOn(t, k, 1, nil)
+			r.cfg.Kafka.Brokers = k.Brokers()
+			r.cfg.Kafka.TLS = stream.TLSConfig{Enabled: true, CAFile: k.CAFile()}
+			r.cfg.Kafka.SASL = stream.SASLConfig{Mechanism: "SCRAM-SHA-512", Username: k.Username(), Password: k.Password()}
+			c.change(&r.cfg)
+			err := r.tryUntilNow()
+			if err == nil || !stream.IsPermanent(err) {
+				t.Fatalf("error %v: want a permanent one", err)
+			}
+			for _, word := range c.want {
+				if !strings.Contains(err.Error(), word) {
+					t.Errorf("error %q: want it to say %q", err, word)
+				}
+			}
+		})
+	}
+}
+
+func otherCA(t *testing.T) string {
+	t.Helper()
+	pem, err := os.ReadFile(secure(t).CAFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "other.crt")
+	if err := os.WriteFile(file, pem, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// What may pass is waited for, and named within 30 s.
+func TestAbsentServersAreNamedAndAwaited(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		change func(*rig)
+		want   []string
+	}{
+		{"no broker", func(r *rig) { r.cfg.Kafka.Brokers = []string{"127.0.0.1:1"} }, []string{"kafka", "127.0.0.1:1", "refused"}},
+		{"no database", func(r *rig) { r.cfg.FeedbackDSN = "postgres://tiffin@127.0.0.1:1/x" }, []string{"feedback database", "127.0.0.1", "refused"}},
+		{"no topic", func(r *rig) { r.cfg.Kafka.Output = "no.such.topic" }, []string{"no.such.topic", "create it"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1, nil)
+			c.change(r)
+			e, stop := r.start()
+			r.eventually("the reason", func() bool {
+				why := strings.Join(e.Reasons(), "; ")
+				for _, word := range c.want {
+					if !strings.Contains(why, word) {
+						return false
+					}
+				}
+				return true
+			})
+			if err := stop(); err != nil {
+				t.Errorf("stopped with %v: want a clean end", err)
+			}
+		})
+	}
+}
+
+// A feedback database that goes away is a reason within 15 s; when it is back everything
+// goes on, and nothing is lost or doubled.
+func TestFeedbackDatabaseComesBack(t *testing.T) {
+	t.Parallel()
+	own, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = own.Close() })
+	r := newRig(t, 1, map[string][]string{"r": clients(50)})
+	r.db = devstacktest.NewDatabase(t, own, "feedback")
+	r.cfg.FeedbackDSN = r.db.DSN
+	r.untilNow()
+	e, stop := r.start()
+	var want []delivery
+	publish := func(id string) {
+		m := campaign("r", id)
+		offset := r.publish(0, m.json(t))
+		for _, c := range clients(50) {
+			want = append(want, r.expect(m, 0, offset, c))
+		}
+	}
+	publish("before")
+	r.eventually("the first delivery", func() bool { return len(r.table()) == 50 })
+	own.Kill()
+	begin := time.Now()
+	publish("meanwhile")
+	r.eventually("the reason", func() bool { return len(e.Reasons()) > 0 })
+	if d := time.Since(begin); d > 15*time.Second {
+		t.Errorf("unready after %s: want 15 s at most", d)
+	}
+	if err := own.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	publish("after")
+	r.eventually("everything", func() bool { return len(e.Reasons()) == 0 && len(r.table()) == 150 })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.wantBoth(want)
+}
+
+// A missing column is named at the start.
+func TestUnfitFeedbackTableIsNamed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, nil)
+	r.cfg.Prepare = nil
+	r.db.Exec(t, `CREATE TABLE subscribers_feedback (id bigserial PRIMARY KEY, restaurant_id text NOT NULL)`)
+	err := r.tryUntilNow()
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || !stream.IsPermanent(err) || !strings.Contains(err.Error(), "subscribers_feedback") {
+		t.Fatalf("error %v: want one that names the table and is permanent", err)
+	}
+}
