@@ -36,7 +36,8 @@ const (
 type Config struct {
 	// DSN of the source database: a URL or key=value; PG* variables fill what it lacks.
 	DSN string
-	// Table is "schema.table", as the catalog spells it (no quotes, case kept).
+	// Table is "schema.table", as the catalog spells it (case kept); a name with a dot or a
+	// quote in it stands in double quotes.
 	Table string
 	// Publication and Slot belong to this process alone.
 	Publication, Slot string
@@ -130,16 +131,37 @@ func or[T comparable](value, otherwise T) T {
 // tableName is a table's schema and name as the catalog spells them.
 type tableName struct{ schema, name string }
 
+// parseTable reads "schema.table" or "table" (in public). Names are taken as they are; one
+// that holds a dot or a quote stands in double quotes, as pgx.Identifier.Sanitize writes it.
 func parseTable(text string) (tableName, error) {
-	schema, name, ok := strings.Cut(text, ".")
-	if !ok {
-		schema, name = "public", text
+	unfit := fmt.Errorf("%q is not schema.table", text)
+	var names []string
+	for rest := text; ; {
+		m := namePart.FindStringSubmatch(rest)
+		if m == nil {
+			return tableName{}, unfit
+		}
+		name := m[2]
+		if m[1] != "" {
+			name = strings.ReplaceAll(m[1][1:len(m[1])-1], `""`, `"`)
+		}
+		names = append(names, name)
+		if rest = rest[len(m[0]):]; rest == "" && m[3] == "" {
+			break
+		}
 	}
-	if schema == "" || name == "" || strings.ContainsAny(text, "\"\x00") || strings.Contains(name, ".") {
-		return tableName{}, fmt.Errorf("%q is not schema.table (as the catalog spells them, no quotes)", text)
+	switch len(names) {
+	case 1:
+		return tableName{schema: "public", name: names[0]}, nil
+	case 2:
+		return tableName{schema: names[0], name: names[1]}, nil
+	default:
+		return tableName{}, unfit
 	}
-	return tableName{schema: schema, name: name}, nil
 }
+
+// namePart is a quoted or a plain name and what ends it.
+var namePart = regexp.MustCompile(`^(?:("(?:[^"\x00]|"")+")|([^".\x00]+))(\.|$)`)
 
 // String is the name as messages show it.
 func (t tableName) String() string { return t.schema + "." + t.name }

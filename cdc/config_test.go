@@ -73,3 +73,19 @@ func TestBackoffGrowsToItsBound(t *testing.T) {
 		t.Errorf("with chance: %s", got)
 	}
 }
+
+func TestTableNames(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]tableName{
+		"t": {"public", "t"}, "s.T": {"s", "T"}, `"a.b"."c""d"`: {"a.b", `c"d`}, `s."t"`: {"s", "t"},
+	} {
+		if got, err := parseTable(text); err != nil || got != want {
+			t.Errorf("%s: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", ".", "a.", ".b", "a.b.c", `"a`, `a"b`, `"a"b`, `""`, "a\x00b"} {
+		if got, err := parseTable(text); err == nil {
+			t.Errorf("%q is %v", text, got)
+		}
+	}
+}

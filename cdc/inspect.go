@@ -89,6 +89,8 @@ type leaf struct {
 	pages int64
 }
 
+// inspectTable reads what the catalog says of the table. With an identityFault the facts come
+// all the same, but for the layout.
 func inspectTable(ctx context.Context, q querier, name tableName) (*tableFacts, error) {
 	t := &tableFacts{}
 	var kind, identity string
@@ -119,10 +121,16 @@ func inspectTable(ctx context.Context, q querier, name tableName) (*tableFacts, 
 		return nil, e
 	}
 	t.kind, t.relation.identity, t.relation.name = kind[0], identity[0], name
-	if err := t.inspectColumns(ctx, q); err != nil {
-		return nil, err
+	unfit := t.inspectColumns(ctx, q)
+	var untold *identityFault
+	if unfit != nil && !errors.As(unfit, &untold) {
+		return nil, unfit
 	}
-	return t, t.inspectLeaves(ctx, q)
+	leaves := t.inspectLeaves(ctx, q)
+	if unfit != nil {
+		return t, unfit
+	}
+	return t, leaves
 }
 
 func currentUser(ctx context.Context, q querier) string {
@@ -241,11 +249,11 @@ func (t *tableFacts) inspectLeaves(ctx context.Context, q querier) error {
 			return err
 		}
 		if l.keyed != t.layout.keyed || l.idName != t.layout.idName {
-			return &Error{
+			return &identityFault{&Error{
 				Op: "follow table", On: t.relation.name.String(), Permanent: true,
 				Err: fmt.Errorf("partition %s has another replica identity", rel.name),
 				Fix: "ALTER TABLE " + rel.name.sql() + " REPLICA IDENTITY FULL; on every partition and the table itself",
-			}
+			}}
 		}
 	}
 	return nil

@@ -94,6 +94,12 @@ func (l *layout) missing(rel relation) error {
 	}
 }
 
+// identityFault is a replica identity by which old rows cannot be told.
+type identityFault struct{ why *Error }
+
+func (e *identityFault) Error() string { return e.why.Error() }
+func (e *identityFault) Unwrap() error { return e.why }
+
 func identityError(rel relation, keys int) error {
 	e := &Error{Op: "follow table", On: rel.name.String(), Permanent: true}
 	full := "ALTER TABLE " + rel.name.sql() + " REPLICA IDENTITY FULL;"
@@ -108,7 +114,7 @@ func identityError(rel relation, keys int) error {
 		e.Err = errors.New("its replica identity is neither a single integer column nor holds both " + columnRestaurant + " and " + columnClient)
 		e.Fix = full
 	}
-	return e
+	return &identityFault{e}
 }
 
 func isInteger(typ uint32) bool { return typ == oidInt2 || typ == oidInt4 || typ == oidInt8 }
