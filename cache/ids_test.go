@@ -1,0 +1,55 @@
+package cache
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+// TestIDMapAgainstMap uses dense and sparse ids, negative ones and numbers of growing width.
+func TestIDMapAgainstMap(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(3, 0))
+	m, want := newIDMap(), map[int64]pair{}
+	for i := range 200_000 {
+		id := rng.Int64N(20_000) - 5000
+		if rng.IntN(20) == 0 {
+			id = int64(rng.Uint64()) // sparse, of the whole range
+		}
+		if rng.IntN(3) == 0 {
+			p, ok := m.take(id)
+			if q, there := want[id]; ok != there || p != q {
+				t.Fatalf("take %d: %v, %t, want %v, %t", id, p, ok, q, there)
+			}
+			delete(want, id)
+			continue
+		}
+		p := pair{rng.Uint32N(uint32(i/4 + 1)), rng.Uint32N(uint32(min(1<<31-1, uint64(i)*uint64(i)+1)))}
+		_, there := want[id]
+		if m.put(id, p) == there {
+			t.Fatalf("put %d: there already is %t", id, there)
+		}
+		if !there {
+			want[id] = p
+		}
+	}
+	for id, p := range want {
+		if q, ok := m.take(id); !ok || q != p {
+			t.Fatalf("take %d: %v, %t, want %v", id, q, ok, p)
+		}
+	}
+	if m.bytes() != 0 {
+		t.Errorf("an empty map takes %d bytes", m.bytes())
+	}
+}
+
+func TestDenseIDsTakeFewBytes(t *testing.T) {
+	t.Parallel()
+	m := newIDMap()
+	const rows = 1 << 19
+	for id := range int64(rows) {
+		m.put(id, pair{uint32(id) % 100_000, uint32(id*7919) % 1_000_000})
+	}
+	if perRow := float64(m.bytes()) / rows; perRow > 5 { // 37 bits are 4.6 bytes
+		t.Errorf("%.1f bytes a row, want at most 5", perRow)
+	}
+}

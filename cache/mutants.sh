@@ -1,0 +1,73 @@
+#!/bin/sh
+# Removes the rules of the index one at a time and runs the tests on each mutant: a mutant
+# that survives is a rule that no test proves. Files in place are not touched.
+#   sh cache/mutants.sh [name…]
+set -u
+cd "$(dirname "$0")" || exit 2
+work=$(mktemp -d) || exit 2
+trap 'rm -rf "$work"' EXIT
+survivors=0
+
+# mutant NAME FILE OLD NEW: OLD is a fixed string on one line of FILE, and the only one.
+mutant() {
+	name=$1 file=$2 old=$3 new=$4
+	case " $wanted " in "  " | *" $name "*) ;; *) return ;; esac
+	OLD=$old NEW=$new perl -0pe 's/\Q$ENV{OLD}\E/$ENV{NEW}/' "$file" >"$work/$file"
+	if cmp -s "$file" "$work/$file"; then
+		echo "$name: no such line in $file"
+		survivors=$((survivors + 1))
+		return
+	fi
+	printf '{"Replace":{"%s/%s":"%s/%s"}}' "$PWD" "$file" "$work" "$file" >"$work/overlay.json"
+	if go test -vet=off -count=1 -timeout 60s -overlay "$work/overlay.json" . >"$work/out" 2>&1; then
+		echo "$name: SURVIVED"
+		survivors=$((survivors + 1))
+	elif grep -q 'build failed' "$work/out"; then
+		echo "$name: does not compile"
+		cat "$work/out"
+		survivors=$((survivors + 1))
+	else
+		echo "$name: caught by $(grep -o '^ *--- FAIL: [A-Za-z]*' "$work/out" | sed 's/.*: //' | sort -u | tr '\n' ' ')"
+	fi
+}
+
+wanted="$*"
+mutant generation-on-lookup lookup.go 'p != nil && p.gen == e.gen' 'p != nil'
+mutant generation-on-apply apply.go 'p == nil || p.gen != e.gen' 'p == nil'
+mutant disown-on-miss apply.go 'e.disown() // a Set may still' '// a Set may still'
+mutant disown-under-ticket apply.go 'e.ticket.log = append(e.ticket.log, g)
+		e.disown()' 'e.ticket.log = append(e.ticket.log, g)'
+mutant disown-on-truncate apply.go 'if g.truncate {
+		e.disown()' 'if g.truncate {'
+mutant ticket-gathers apply.go 'e.ticket.log = append(e.ticket.log, g)' ''
+mutant ticket-replay lookup.go 'p.replay(t.log, snap)' 'p.replay(nil, snap)'
+mutant replay-asks-snapshot lookup.go 'if snap.Sees(g.xid) {' 'if false {'
+mutant replay-knows-truncate lookup.go 'if g.truncate && !snap.Sees(g.xid) {' 'if false {'
+mutant apply-asks-snapshot apply.go 'p.seen != nil && p.seen.Sees(xid)' 'false'
+mutant unsettled-is-read-again lookup.go 'if allSeen(before, snap) {' 'if true {'
+mutant unsettled-before-change apply.go 'x.unsettled.add(c.Xid, c.End)' ''
+mutant settle-names-the-one-before settle.go 'return u.txns[0].before' 'return u.last'
+mutant fill-never-reads-the-shelf lookup.go 'return t.view, nil // never' 'if q := x.shelf.find(n); q != nil { return q.view(), nil }; return t.view, nil // never'
+mutant fill-takes-a-generation lookup.go 'e.gen++
+	p.gen' 'p.gen'
+mutant load-is-skipped-by-xid apply.go 'if st.since.Sees(c.Xid) {' 'if false {'
+mutant sent-again-is-skipped apply.go 'if c.End <= x.applied && c.End != 0 {' 'if false {'
+mutant loads-have-generations index.go 'newDirectory(load << generationBits)' 'newDirectory(0)'
+mutant withdrawn-is-not-answered lookup.go 'if x.serving.Load() != st {
+		return nil, errWithdrawn
+	}
+	e.gen++' 'e.gen++'
+mutant view-is-copied-on-write posting.go 'if p.out != nil {
+		p.small' 'if false {
+		p.small'
+mutant big-view-is-cloned posting.go 'p.big.Clone()' 'p.big'
+mutant big-view-is-renewed posting.go 'p.out = nil
+			return' 'return'
+mutant sweep-bars-postings reclaim.go 'x.bar(st, numbers)' ''
+mutant sweep-bars-unseen-postings reclaim.go 'p == nil || p.gen != e.gen || p.containsAny(numbers)' 'p != nil && p.gen == e.gen && p.containsAny(numbers)'
+mutant sweep-waits-for-pins reclaim.go 'st.pins.oldest() <= dead.barred' 'false'
+mutant sweep-chooses-by-pins reclaim.go 'st.clients.choose(st.pins.oldest())' 'st.clients.choose(st.pins.now())'
+mutant sweep-spares-the-taken-up reclaim.go 'st&stateValue >= since ||' ''
+mutant taking-up-is-noted dictionary.go '*st = *st&^stateValue | d.pins.now()&stateValue' ''
+mutant duplicates-are-counted posting.go 'if n := p.extra[c]; n > 1 {' 'if n := p.extra[c] * 0; n > 1 {'
+exit "$((survivors > 0))"
