@@ -167,7 +167,7 @@ func roleSteps(ctx context.Context, q querier, role, database string, table *tab
 	var login, replication bool
 	err := q.QueryRow(ctx, `
 		SELECT r.rolcanlogin, r.rolreplication OR r.rolsuper OR EXISTS (
-			SELECT FROM pg_roles m WHERE m.rolname IN ('rds_replication', 'cloudsqlreplica') AND pg_has_role(r.oid, m.oid, 'MEMBER'))
+			SELECT FROM pg_roles m WHERE m.rolname = 'rds_replication' AND pg_has_role(r.oid, m.oid, 'MEMBER'))
 		FROM pg_roles r WHERE r.rolname = $1`, role).Scan(&login, &replication)
 	if errors.Is(err, pgx.ErrNoRows) {
 		create := Step{SQL: "CREATE ROLE " + quoted(role) + " LOGIN REPLICATION;", Why: "does not exist (give it a password afterwards)"}
