@@ -133,6 +133,8 @@ func (x *Index) read(ctx context.Context, st *state, restaurant string) ([]uint3
 		}
 		select {
 		case <-time.After(pause):
+		case <-x.closed:
+			return nil, Snapshot{}, ErrClosed
 		case <-ctx.Done():
 			return nil, Snapshot{}, fmt.Errorf("wait for an applied transaction to become visible on the source: %w", ctx.Err())
 		}

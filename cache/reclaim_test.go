@@ -1,0 +1,112 @@
+package cache
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+)
+
+// TestClientsWithoutRowsAreReclaimed: the dictionary does not grow with everybody who ever
+// subscribed, and what was handed out before stays readable.
+func TestClientsWithoutRowsAreReclaimed(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, &table{})
+	x.sweepAt = 100
+	load(t, x, false, [2]string{"r", "stays"})
+	txn, xid := x.NewTxn(), uint64(100)
+	apply := func() {
+		t.Helper()
+		xid++
+		if err := x.Apply(txn, Commit{Xid: xid, End: LSN(xid)}); err != nil {
+			t.Fatal(err)
+		}
+		x.Settle(Snapshot{Xmin: xid + 1, Xmax: xid + 1})
+	}
+	name := func(round, i int) []byte { return fmt.Appendf(nil, "%08x-0000-4000-8000-%012x", round, i) }
+	var held *Recipients
+	var want []string
+	for round := range 50 {
+		for i := range 200 {
+			if err := txn.Insert(0, []byte("r"), name(round, i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		apply()
+		if round == 20 {
+			var err error
+			if held, err = x.Lookup(t.Context(), "r"); err != nil {
+				t.Fatal(err)
+			}
+			want = collect(held)
+		}
+		for i := range 200 {
+			if err := txn.Delete(0, []byte("r"), name(round, i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		apply()
+		if round == 30 {
+			if got := x.Stats().Clients; got < 2000 {
+				t.Errorf("%d clients: some were reclaimed while recipients from before were in use", got)
+			}
+			if got := collect(held); len(want) != 201 || !slices.Equal(got, want) {
+				t.Errorf("recipients in use became %d clients of %d, or others", len(got), len(want))
+			}
+			held.Release()
+			held.Release() // a second call does no harm
+		}
+	}
+	if got := x.Stats().Clients; got > 600 {
+		t.Errorf("%d clients in the dictionary, 1 has a subscription", got)
+	}
+	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"stays"}) {
+		t.Errorf("left are %q", got)
+	}
+}
+
+// ahead is a Source that shows a row whose transaction the stream has not brought yet.
+func ahead(client string) *table {
+	return &table{rows: map[string][]string{"r": {"old", client}}, snap: Snapshot{Xmin: 1000, Xmax: 1000}}
+}
+
+// TestPostingAheadOfTheStreamKeepsItsClients: a number that only a posting filled ahead of
+// the stream knows is not given to anybody else.
+func TestPostingAheadOfTheStreamKeepsItsClients(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, ahead("new"))
+	x.sweepAt = 1
+	load(t, x, false, [2]string{"r", "old"}, [2]string{"elsewhere", "x"})
+	st := x.cur.Load()
+	e := st.dir.entry(mustFind(t, st.restaurants, "r"))
+	e.mu.Lock()
+	e.disown() // as an eviction does: the next lookup reads
+	e.mu.Unlock()
+	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"new", "old"}) {
+		t.Fatalf("read %q", got)
+	}
+	x.shelf.settle()
+	txn := x.NewTxn()
+	for i := range 200 { // transactions elsewhere: sweeps, and clients that need numbers
+		c := fmt.Append(nil, "somebody ", i)
+		if err := txn.Insert(0, []byte("elsewhere"), c); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.Apply(txn, Commit{Xid: uint64(2000 + i), End: LSN(i + 1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x.Settle(Snapshot{Xmin: 5000, Xmax: 5000})
+	x.source.(*table).snap = Snapshot{Xmin: 5000, Xmax: 5000}
+	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"new", "old"}) {
+		t.Errorf("after others took numbers: %q", got)
+	}
+}
+
+func mustFind(t *testing.T, d *dictionary, s string) uint32 {
+	t.Helper()
+	n, ok := d.find([]byte(s))
+	if !ok {
+		t.Fatalf("%q has no number", s)
+	}
+	return n
+}
