@@ -5,6 +5,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,7 +52,10 @@ only if they agree. Settings are not read.`,
 			level = slog.LevelError // a log line in the middle of the summary is no help
 		}
 		options.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-		return demo.Run(cmd.Context(), options)
+		// A closed terminal is as good as Ctrl-C: nothing may stay behind.
+		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
+		defer stop()
+		return demo.Run(ctx, options)
 	}
 	return cmd
 }

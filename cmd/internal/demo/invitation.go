@@ -25,7 +25,7 @@ func (s *show) invitation() string {
 		"  # subscribe, publish a campaign, find the record and the row",
 		"  " + sql + " \"INSERT INTO subscribers_restaurants (client_id, restaurant_id) VALUES ('me', '" + restaurant + "')\"",
 		"  echo '" + string(campaign.JSON()) + "' | kcat -P -b " + broker + " -t campaigns",
-		"  kcat -C -b " + broker + " -t deliveries -o beginning -e -q | grep '\"client_id\":\"me\"'",
+		"  kcat -C -b " + broker + " -t deliveries -o beginning -e -q -X fetch.wait.max.ms=10 | grep '\"client_id\":\"me\"'",
 		"  " + sql + " \"SELECT * FROM subscribers_feedback WHERE client_id = 'me'\"",
 		"  # what became of each campaign",
 		"  " + sql + " \"SELECT * FROM tiffin.trigger ORDER BY handled_at DESC LIMIT 5\"",
