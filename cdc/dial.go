@@ -13,6 +13,9 @@ import (
 // so an answer that takes longer means a source that is not there.
 const askLimit = 5 * time.Second
 
+// prepareLimit bounds the questions before a load or a stream, which may wait for a lock.
+const prepareLimit = 6 * askLimit
+
 // application is how the server's views name the reader's connections.
 func (c *Config) application() string { return "tiffin/" + c.Slot }
 

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"errors"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +17,7 @@ func boundUnacknowledged(_, _ string, raw syscall.RawConn) error {
 	if err != nil {
 		return err
 	}
-	if failed == unix.EOPNOTSUPP || failed == unix.ENOPROTOOPT { //nolint:errorlint // errno values, from a Unix socket
+	if errors.Is(failed, unix.EOPNOTSUPP) || errors.Is(failed, unix.ENOPROTOOPT) { // a Unix socket
 		return nil
 	}
 	return failed

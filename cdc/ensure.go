@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
+
+// slotLimit bounds the making of a slot, which waits for every transaction that runs; then it
+// is tried again.
+const slotLimit = 10 * time.Minute
 
 // prepared is a source database that can be followed.
 type prepared struct {
@@ -23,28 +28,35 @@ type prepared struct {
 // older than its publication's definition is made again.
 func prepare(ctx context.Context, cfg *Config, conn *pgx.Conn) (prepared, error) {
 	var p prepared
-	var err error
-	if p.server, err = inspectServer(ctx, conn); err != nil {
-		return p, err
-	}
-	if err := p.server.verify(cfg.application()); err != nil {
-		return p, err
-	}
-	name, err := parseTable(cfg.Table)
-	if err != nil {
-		return p, err
-	}
-	if err := p.checkSlot(ctx, cfg, conn); err != nil {
-		return p, err
-	}
-	table, err := inspectTable(ctx, conn, name)
-	if err != nil {
-		return p, err
-	}
-	if err := p.ensurePublication(ctx, cfg, conn, table); err != nil {
+	if err := p.ensureTable(ctx, cfg, conn); err != nil {
 		return p, err
 	}
 	return p, p.ensureSlot(ctx, cfg, conn)
+}
+
+// ensureTable is prepare but for making the slot.
+func (p *prepared) ensureTable(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
+	defer cancel()
+	var err error
+	if p.server, err = inspectServer(ctx, conn); err != nil {
+		return err
+	}
+	if err := p.server.verify(cfg.application()); err != nil {
+		return err
+	}
+	name, err := parseTable(cfg.Table)
+	if err != nil {
+		return err
+	}
+	if err := p.checkSlot(ctx, cfg, conn); err != nil {
+		return err
+	}
+	table, err := inspectTable(ctx, conn, name)
+	if err != nil {
+		return err
+	}
+	return p.ensurePublication(ctx, cfg, conn, table)
 }
 
 // checkSlot reads the slot, refuses a foreign one, and drops a useless or a too costly one.
@@ -118,6 +130,8 @@ func (p *prepared) ensureSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) 
 		p.changed = "slot_missing"
 	}
 	cfg.Log.Info("creating replication slot; this waits for the transactions that run now", "slot", cfg.Slot)
+	ctx, cancel := context.WithTimeout(ctx, slotLimit)
+	defer cancel()
 	if err := slotStep(cfg.Slot).run(ctx, cfg, conn); err != nil {
 		return err
 	}

@@ -129,7 +129,11 @@ func TestPartitionedTable(t *testing.T) {
 		`CREATE TABLE p1 PARTITION OF subscribers_restaurants FOR VALUES WITH (MODULUS 2, REMAINDER 1)`,
 		`ALTER TABLE subscribers_restaurants REPLICA IDENTITY FULL`, `ALTER TABLE p0 REPLICA IDENTITY FULL`, `ALTER TABLE p1 REPLICA IDENTITY FULL`,
 		`INSERT INTO subscribers_restaurants SELECT i, 'c'||i, 'r'||i%20 FROM generate_series(1,200) i`)
-	g := start(t, db)
+	role := db.Slot // may read the table, not its partitions
+	db.Exec(t, `CREATE ROLE `+role+` LOGIN REPLICATION`, `GRANT SELECT ON subscribers_restaurants TO `+role,
+		`CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants WITH (publish_via_partition_root = true)`)
+	t.Cleanup(func() { dropRole(t, db, role) })
+	g := start(t, db, func(c *Config) { c.DSN = db.Server.DSNFor(role, "", db.Name) })
 	g.agree(t)
 	g.exec(t, `UPDATE subscribers_restaurants SET restaurant_id = 'r' || id WHERE id < 50`)
 	g.agree(t)

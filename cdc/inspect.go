@@ -78,9 +78,18 @@ type tableFacts struct {
 	kind     byte // r: table, p: partitioned
 	nullable bool
 	cast     string // type of restaurant_id, for a parameter's cast
-	leaves   []leaf // what is read by a load: the table, or its partitions
+	leaves   []leaf // the table, or its partitions
 	// storage changes when a partition comes, goes or is emptied, which the log may not say.
 	storage string
+}
+
+// from is the table as a statement reads it: without heirs, which are not published under its
+// name, but with partitions, which are.
+func (t *tableFacts) from() string {
+	if t.kind == 'p' {
+		return t.relation.name.sql()
+	}
+	return "ONLY " + t.relation.name.sql()
 }
 
 // leaf is a table with rows.
@@ -209,8 +218,7 @@ func readRelations(ctx context.Context, q querier, oids []uint32, t *tableFacts)
 	return relations, unfit
 }
 
-// inspectLeaves lists what a load reads. An old tuple is logged by the partition's identity
-// and described by the root's: they must agree.
+// inspectLeaves lists the tables that hold the rows.
 func (t *tableFacts) inspectLeaves(ctx context.Context, q querier) error {
 	rows, err := q.Query(ctx, `
 		SELECT c.oid, n.nspname, c.relname, c.relfilenode,
@@ -237,12 +245,21 @@ func (t *tableFacts) inspectLeaves(ctx context.Context, q querier) error {
 		return nil
 	}
 	t.storage = storage.String()
+	return t.compareLeaves(ctx, q, oids)
+}
+
+// compareLeaves: an old tuple is logged by the partition's identity and described by the
+// table's, so they must agree.
+func (t *tableFacts) compareLeaves(ctx context.Context, q querier, oids []uint32) error {
 	relations, err := readRelations(ctx, q, oids, t)
 	if err != nil {
 		return err
 	}
 	for i, oid := range oids {
 		rel := relations[oid]
+		if rel == nil {
+			continue // detached since
+		}
 		rel.name = t.leaves[i].name
 		l, err := layoutOf(*rel)
 		if err != nil {

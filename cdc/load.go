@@ -2,9 +2,11 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -20,7 +22,12 @@ const (
 	// connection are the bound on what waits: 1 MB.
 	chunkBytes  = 256 << 10
 	chunksAhead = 3
+	// stallLimit is how long a COPY may send nothing: it waits for a lock, or the network is
+	// stalled. Then the load is tried again.
+	stallLimit = time.Minute
 )
+
+var errStalled = fmt.Errorf("no data for %s", stallLimit)
 
 // loaded is what a load leaves behind.
 type loaded struct {
@@ -35,19 +42,11 @@ func load(ctx context.Context, cfg *Config, conn *pgx.Conn, idx Index) (loaded, 
 	if err != nil {
 		return loaded{}, err
 	}
-	// pgx's own Tx would hide the connection that COPY needs.
-	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
-		return loaded{}, loadError(name, err)
-	}
-	var exported, text string
-	if err := conn.QueryRow(ctx, "SELECT pg_export_snapshot(), pg_current_snapshot()::text").Scan(&exported, &text); err != nil {
-		return loaded{}, loadError(name, err)
-	}
-	snapshot, err := cache.ParseSnapshot(text)
+	exported, snapshot, err := openSnapshot(ctx, conn)
 	if err != nil {
 		return loaded{}, loadError(name, err)
 	}
-	table, err := inspectTable(ctx, conn, name)
+	table, err := inspectForLoad(ctx, conn, name)
 	if err != nil {
 		return loaded{}, err
 	}
@@ -67,6 +66,29 @@ func load(ctx context.Context, cfg *Config, conn *pgx.Conn, idx Index) (loaded, 
 		return loaded{}, loadError(name, err)
 	}
 	return loaded{snapshot: snapshot, table: table}, nil
+}
+
+// openSnapshot begins the transaction that the load reads in, and exports what it sees. pgx's
+// own Tx would hide the connection that COPY needs.
+func openSnapshot(ctx context.Context, conn *pgx.Conn) (exported string, snapshot cache.Snapshot, err error) {
+	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return "", snapshot, err
+	}
+	var text string
+	if err := conn.QueryRow(ctx, "SELECT pg_export_snapshot(), pg_current_snapshot()::text").Scan(&exported, &text); err != nil {
+		return "", snapshot, err
+	}
+	snapshot, err = cache.ParseSnapshot(text)
+	return exported, snapshot, err
+}
+
+// inspectForLoad reads the catalog in the load's own snapshot.
+func inspectForLoad(ctx context.Context, conn *pgx.Conn, name tableName) (*tableFacts, error) {
+	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
+	defer cancel()
+	return inspectTable(ctx, conn, name)
 }
 
 func loadError(name tableName, err error) error {
@@ -121,30 +143,33 @@ func joinSnapshot(ctx context.Context, cfg *Config, snapshot string) (*pgx.Conn,
 	return conn, nil
 }
 
-// copyStatements cuts the table, or each of its partitions, into ranges of pages. The last
-// has no upper end: nothing that the snapshot sees lies beyond what was measured, but that
-// need not be relied on.
+// copyStatements cuts the table into ranges of pages; of a partitioned one, every partition
+// at once, read through the table on which the right to read was granted. The last has no
+// upper end: nothing that the snapshot sees lies beyond what was measured, but that need not
+// be relied on.
 func copyStatements(t *tableFacts) []string {
 	columns := columnRestaurant + "::text, " + columnClient + "::text"
 	if t.layout.keyed {
 		columns = quoted(t.layout.idName) + "::int8, " + columns
 	}
-	var statements []string
+	var pages int64
 	for _, l := range t.leaves {
-		for from := int64(0); from == 0 || from < l.pages; from += rangePages {
-			var where []string
-			if from > 0 {
-				where = append(where, fmt.Sprintf("ctid >= '(%d,0)'", from))
-			}
-			if from+rangePages < l.pages {
-				where = append(where, fmt.Sprintf("ctid < '(%d,0)'", from+rangePages))
-			}
-			sql := "SELECT " + columns + " FROM ONLY " + l.name.sql()
-			if len(where) > 0 {
-				sql += " WHERE " + strings.Join(where, " AND ")
-			}
-			statements = append(statements, "COPY ("+sql+") TO STDOUT (FORMAT binary)")
+		pages = max(pages, l.pages)
+	}
+	var statements []string
+	for from := int64(0); from == 0 || from < pages; from += rangePages {
+		var where []string
+		if from > 0 {
+			where = append(where, fmt.Sprintf("ctid >= '(%d,0)'", from))
 		}
+		if from+rangePages < pages {
+			where = append(where, fmt.Sprintf("ctid < '(%d,0)'", from+rangePages))
+		}
+		sql := "SELECT " + columns + " FROM " + t.from()
+		if len(where) > 0 {
+			sql += " WHERE " + strings.Join(where, " AND ")
+		}
+		statements = append(statements, "COPY ("+sql+") TO STDOUT (FORMAT binary)")
 	}
 	return statements
 }
@@ -152,11 +177,21 @@ func copyStatements(t *tableFacts) []string {
 // copyRange reads one range: the wire on this goroutine, parsing and the index on another,
 // a bounded number of chunks between them.
 func copyRange(ctx context.Context, conn *pgx.Conn, statement string, into *cache.Load, nulls *atomic.Int64) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := time.AfterFunc(stallLimit, func() { cancel(errStalled) })
+	defer stalled.Stop()
 	group, ctx := errgroup.WithContext(ctx)
-	w := &chunker{done: ctx.Done(), full: make(chan []byte, chunksAhead), free: make(chan []byte, chunksAhead+2)}
+	w := &chunker{
+		done: ctx.Done(), alive: func() { stalled.Reset(stallLimit) },
+		full: make(chan []byte, chunksAhead), free: make(chan []byte, chunksAhead+2),
+	}
 	group.Go(func() error {
 		defer close(w.full)
 		if _, err := conn.PgConn().CopyTo(ctx, w, statement); err != nil {
+			if errors.Is(context.Cause(ctx), errStalled) {
+				return errStalled
+			}
 			return err
 		}
 		return w.flush()
@@ -185,10 +220,11 @@ func copyRange(ctx context.Context, conn *pgx.Conn, statement string, into *cach
 
 // chunker gathers the messages of a COPY, a row each, into chunks worth handing over.
 type chunker struct {
-	done <-chan struct{}
-	full chan []byte
-	free chan []byte
-	part []byte
+	alive func() // data came
+	done  <-chan struct{}
+	full  chan []byte
+	free  chan []byte
+	part  []byte
 }
 
 // Write implements io.Writer for pgconn's CopyTo.
@@ -216,6 +252,7 @@ func (c *chunker) flush() error {
 	select {
 	case c.full <- c.part:
 		c.part = nil
+		c.alive()
 		return nil
 	case <-c.done:
 		return context.Canceled

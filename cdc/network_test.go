@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"context"
 	"net"
 	"net/url"
 	"sync"
@@ -44,7 +45,7 @@ func (p *proxy) serve() {
 		if err != nil {
 			return
 		}
-		out, err := net.Dial("tcp", p.to) //nolint:noctx // to a server of the same machine
+		out, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", p.to)
 		if err != nil {
 			_ = in.Close()
 			continue

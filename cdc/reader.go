@@ -41,7 +41,7 @@ type Reader struct {
 	gate    gate
 	asks    asks
 	freshAt atomic.Int64            // Unix nanoseconds: the index had all acknowledged before
-	now     atomic.Pointer[session] // whom fences ask for a keepalive; nil between sessions
+	current atomic.Pointer[session] // whom fences ask for a keepalive; nil between sessions
 
 	// Of Run's goroutine.
 	table     *tableFacts // as loaded; nil: the index must be loaded
@@ -170,7 +170,7 @@ func (r *Reader) session(ctx context.Context) error {
 			return err
 		}
 	}
-	r.src.fence.close() // it may lead to a server that is the primary no more
+	r.src.reconnect()
 	if r.table == nil {
 		if err := r.load(ctx, conn, p); err != nil {
 			return err
@@ -238,8 +238,8 @@ func (r *Reader) stream(ctx context.Context, repl *pgconn.PgConn, conn *pgx.Conn
 	s.report.Store(first)
 	r.heldSince = time.Time{}
 	r.state.setLoaded(true)
-	r.now.Store(s)
-	defer r.now.Store(nil)
+	r.current.Store(s)
+	defer r.current.Store(nil)
 	return s.withWarden(ctx, conn)
 }
 
@@ -271,7 +271,7 @@ func (s *session) caughtUp() {
 
 // askReply has the server asked for a keepalive, if there is a session.
 func (r *Reader) askReply() {
-	if s := r.now.Load(); s != nil {
+	if s := r.current.Load(); s != nil {
 		s.requestReply()
 	}
 }

@@ -69,7 +69,7 @@ func (s *session) requestReply() {
 
 // startReplication makes the connection a stream of the slot.
 func startReplication(ctx context.Context, cfg *Config, conn *pgconn.PgConn) error {
-	ctx, cancel := context.WithTimeout(ctx, 6*askLimit)
+	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
 	defer cancel()
 	args := []string{"proto_version '1'", "publication_names " + literal(quoted(cfg.Publication))}
 	if cfg.Fence == FenceEmit {
@@ -94,6 +94,8 @@ func startReplication(ctx context.Context, cfg *Config, conn *pgconn.PgConn) err
 // verifyStart makes sure that the stream goes on where the index ends. Only now, holding the
 // slot, is that certain: before, another process may have moved it.
 func (s *session) verifyStart(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
+	defer cancel()
 	slot, err := inspectSlot(ctx, conn, s.cfg.Slot)
 	if err != nil {
 		return err

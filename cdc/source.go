@@ -98,11 +98,7 @@ func (s *Source) ReadRestaurant(ctx context.Context, restaurant string, add func
 // parameter is cast to the column's type so that an index can serve it; the text is compared
 // again because equal values may have different texts (citext, collations).
 func readStatement(t *tableFacts) string {
-	from := t.relation.name.sql()
-	if t.kind == 'r' {
-		from = "ONLY " + from
-	}
-	return "SELECT pg_current_snapshot()::text, NULL::text UNION ALL SELECT NULL, " + columnClient + "::text FROM " + from +
+	return "SELECT pg_current_snapshot()::text, NULL::text UNION ALL SELECT NULL, " + columnClient + "::text FROM " + t.from() +
 		" WHERE " + columnRestaurant + " = $1::text::" + t.cast + " AND " + columnRestaurant + "::text = $1::text AND " + columnClient + " IS NOT NULL"
 }
 
@@ -110,6 +106,17 @@ func readStatement(t *tableFacts) string {
 func (s *Source) learn(t *tableFacts) {
 	statement := readStatement(t)
 	s.read.Store(&statement)
+}
+
+// reconnect has the next questions asked on new connections: the old ones may lead to a server
+// that is the primary no more.
+func (s *Source) reconnect() {
+	s.fence.close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pool != nil {
+		s.pool.Reset()
+	}
 }
 
 func (s *Source) connections(ctx context.Context) (*pgxpool.Pool, error) {
