@@ -98,7 +98,7 @@ func TestSignalStopsTheDaemonWithStatus0(t *testing.T) {
 	t.Parallel()
 	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		p := begin(t, nowhere(), "run")
-		p.waitFor(t, "not ready")
+		p.waitFor(t, "connection refused")
 		if err := p.cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}

@@ -138,6 +138,7 @@ func (p *parts) stream(ctx context.Context) error {
 // for a long outage not to fill the log.
 const (
 	watchEvery  = time.Second
+	firstAfter  = 10 * time.Second // a start that goes well is over by then
 	repeatEvery = 30 * time.Second
 )
 
@@ -146,8 +147,9 @@ func (p *parts) watch(ctx context.Context, o Options) error {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	var was, ever bool
-	var told time.Time
-	for now := time.Now(); ; {
+	now := time.Now()
+	told := now.Add(firstAfter - repeatEvery)
+	for {
 		reasons := p.ready.Reasons()
 		is := len(reasons) == 0
 		switch {
