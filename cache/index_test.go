@@ -158,6 +158,46 @@ func TestContradictionsStopAnswers(t *testing.T) {
 	}
 }
 
+// blocked is a Source whose reading ends when the test says so.
+type blocked struct {
+	table
+	began, end chan struct{}
+}
+
+func (s *blocked) ReadRestaurant(ctx context.Context, restaurant string, add func([]byte) error) (Snapshot, error) {
+	s.began <- struct{}{}
+	<-s.end
+	return s.table.ReadRestaurant(ctx, restaurant, add)
+}
+
+func TestReadingIsNotAnsweredAfterAContradiction(t *testing.T) {
+	t.Parallel()
+	src := &blocked{
+		table: table{rows: map[string][]string{"r": {"stale"}}, snap: Snapshot{Xmin: 10, Xmax: 10}},
+		began: make(chan struct{}), end: make(chan struct{}),
+	}
+	x := newIndex(t, 1, src)
+	load(t, x, true, [2]string{"r", "a"})
+	got := make(chan error)
+	go func() {
+		_, err := x.Lookup(context.Background(), "r")
+		got <- err
+	}()
+	<-src.began
+	txn := x.NewTxn()
+	if err := txn.DeleteID(99); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Apply(txn, Commit{Xid: 20, End: 100}); !errors.Is(err, ErrUnknownID) {
+		t.Fatal(err)
+	}
+	close(src.end)
+	x.Close()
+	if err := <-got; !errors.Is(err, ErrClosed) {
+		t.Errorf("lookup: %v, want ErrClosed", err)
+	}
+}
+
 // TestLoadedTransactionMayNameWhatTheIndexNeverHad: it is skipped before it is understood.
 func TestLoadedTransactionMayNameWhatTheIndexNeverHad(t *testing.T) {
 	t.Parallel()

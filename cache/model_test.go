@@ -86,7 +86,7 @@ type model struct {
 func runModel(t *testing.T, keyed bool, store string, steps int) {
 	budget := int64(1 << 20)
 	if store == "evicting" {
-		budget = 3 << 10
+		budget = 1200 // about two postings
 	}
 	seed := uint64(len(store)) // a failure is repeated often enough by the same seed
 	w := newWorld(seed)
@@ -287,7 +287,7 @@ func (m *model) reader(me int, rng *rand.Rand) {
 	}
 	var held []kept
 	for over := false; !over; {
-		r, got := m.lookup(me, fmt.Sprintf("r%d", rng.IntN(15)))
+		r, got := m.lookup(me, fmt.Sprintf("r%d", rng.IntN(restaurants+1)))
 		held = append(held, kept{r, got})
 		if len(held) > rng.IntN(40) {
 			for _, k := range held {
@@ -371,7 +371,7 @@ func (w *world) explains(restaurant string, got []string, low int) bool {
 // checkEnd compares everything, now that nothing moves.
 func (m *model) checkEnd() {
 	rows, peopled := 0, 0
-	for i := range 15 {
+	for i := range restaurants + 1 {
 		name := fmt.Sprintf("r%d", i)
 		want := m.w.state(name, func(*worldTxn) bool { return true })
 		r, got := m.lookup(0, name)

@@ -8,6 +8,8 @@ work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
 survivors=0
 
+run() { go test "$@" -vet=off -count=1 -timeout 60s -overlay "$work/overlay.json" . >"$work/out" 2>&1; }
+
 # mutant NAME FILE OLD NEW: OLD is a fixed string on one line of FILE, and the only one.
 mutant() {
 	name=$1 file=$2 old=$3 new=$4
@@ -19,7 +21,7 @@ mutant() {
 		return
 	fi
 	printf '{"Replace":{"%s/%s":"%s/%s"}}' "$PWD" "$file" "$work" "$file" >"$work/overlay.json"
-	if go test -vet=off -count=1 -timeout 60s -overlay "$work/overlay.json" . >"$work/out" 2>&1; then
+	if run -short && run; then
 		echo "$name: SURVIVED"
 		survivors=$((survivors + 1))
 	elif grep -q 'build failed' "$work/out"; then
@@ -27,7 +29,7 @@ mutant() {
 		cat "$work/out"
 		survivors=$((survivors + 1))
 	else
-		echo "$name: caught by $(grep -o '^ *--- FAIL: [A-Za-z]*' "$work/out" | sed 's/.*: //' | sort -u | tr '\n' ' ')"
+		echo "$name: caught by $(grep -o '^panic: .*' "$work/out" | head -1) $(grep -o '^ *--- FAIL: [A-Za-z]*' "$work/out" | sed 's/.*: //' | sort -u | tr '\n' ' ')"
 	fi
 }
 
@@ -42,9 +44,9 @@ mutant disown-on-truncate apply.go 'if g.truncate {
 mutant ticket-gathers apply.go 'e.ticket.log = append(e.ticket.log, g)' ''
 mutant ticket-replay lookup.go 'p.replay(t.log, snap)' 'p.replay(nil, snap)'
 mutant replay-asks-snapshot lookup.go 'if snap.Sees(g.xid) {' 'if false {'
-mutant replay-knows-truncate lookup.go 'if g.truncate && !snap.Sees(g.xid) {' 'if false {'
+mutant replay-knows-truncate lookup.go 'if g.truncate && !snap.Sees(g.xid) {' 'if false && g.truncate {'
 mutant apply-asks-snapshot apply.go 'p.seen != nil && p.seen.Sees(xid)' 'false'
-mutant unsettled-is-read-again lookup.go 'if allSeen(before, snap) {' 'if true {'
+mutant unsettled-is-read-again lookup.go 'if allSeen(before, snap) {' 'if true || allSeen(before, snap) {'
 mutant unsettled-before-change apply.go 'x.unsettled.add(c.Xid, c.End)' ''
 mutant settle-names-the-one-before settle.go 'return u.txns[0].before' 'return u.last'
 mutant fill-never-reads-the-shelf lookup.go 'return t.view, nil // never' 'if q := x.shelf.find(n); q != nil { return q.view(), nil }; return t.view, nil // never'

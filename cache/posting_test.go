@@ -79,6 +79,30 @@ func TestPostingIsTheMultisetOfItsRows(t *testing.T) {
 	}
 }
 
+// TestViewFollowsTheRows in both forms, when one was handed out before each change.
+func TestViewFollowsTheRows(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{10, smallMax + 10} {
+		rows := make([]uint32, n)
+		for i := range rows {
+			rows[i] = uint32(i)
+		}
+		p := newPosting(rows)
+		for i := range 5 {
+			if p.view().len() != n+i {
+				t.Fatalf("%d clients, want %d", p.view().len(), n+i)
+			}
+			p.add(uint32(n + i))
+		}
+		for i := range 5 {
+			if p.view().len() != n+5-i {
+				t.Fatalf("%d clients, want %d", p.view().len(), n+5-i)
+			}
+			p.remove(uint32(i))
+		}
+	}
+}
+
 func TestViewYieldsAnyRange(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, 100, smallMax + 1000} {

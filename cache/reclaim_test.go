@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -66,7 +67,70 @@ func TestClientsWithoutRowsAreReclaimed(t *testing.T) {
 
 // ahead is a Source that shows a row whose transaction the stream has not brought yet.
 func ahead(client string) *table {
-	return &table{rows: map[string][]string{"r": {"old", client}}, snap: Snapshot{Xmin: 1000, Xmax: 1000}}
+	return &table{rows: map[string][]string{"r": {"old", client}}, snap: Snapshot{Xmin: 5000, Xmax: 5000}}
+}
+
+// elsewhere applies transactions that give clients of another restaurant numbers, with a
+// sweep after each.
+func elsewhere(t *testing.T, x *Index, n int) {
+	t.Helper()
+	txn := x.NewTxn()
+	for range n {
+		next := int(x.applied) + 1
+		if err := txn.Insert(0, []byte("elsewhere"), fmt.Append(nil, "somebody ", next)); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.Apply(txn, Commit{Xid: uint64(2000 + next), End: LSN(next)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x.Settle(Snapshot{Xmin: 5000, Xmax: 5000})
+}
+
+// slow is a Source that stops between the rows and the end of a reading.
+type slow struct {
+	*table
+	began, end chan struct{}
+}
+
+func (s *slow) ReadRestaurant(ctx context.Context, restaurant string, add func([]byte) error) (Snapshot, error) {
+	snap, err := s.table.ReadRestaurant(ctx, restaurant, add)
+	s.began <- struct{}{}
+	<-s.end
+	return snap, err
+}
+
+// TestSweepSparesWhatAReadingHolds: the same while the reading is still under way.
+func TestSweepSparesWhatAReadingHolds(t *testing.T) {
+	t.Parallel()
+	src := &slow{ahead("new"), make(chan struct{}, 1), make(chan struct{})}
+	x := newIndex(t, 1<<20, src)
+	x.sweepAt = 1
+	load(t, x, false, [2]string{"r", "old"}, [2]string{"elsewhere", "x"})
+	st := x.cur.Load()
+	e := st.dir.entry(mustFind(t, st.restaurants, "r"))
+	e.mu.Lock()
+	e.disown()
+	e.mu.Unlock()
+	read := make(chan error)
+	go func() {
+		r, err := x.Lookup(context.Background(), "r")
+		if err == nil {
+			r.Release()
+		}
+		read <- err
+	}()
+	<-src.began
+	elsewhere(t, x, 1)
+	close(src.end)
+	if err := <-read; err != nil {
+		t.Fatal(err)
+	}
+	x.shelf.settle()
+	elsewhere(t, x, 200)
+	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"new", "old"}) {
+		t.Errorf("after others took numbers: %q", got)
+	}
 }
 
 // TestPostingAheadOfTheStreamKeepsItsClients: a number that only a posting filled ahead of
@@ -85,18 +149,7 @@ func TestPostingAheadOfTheStreamKeepsItsClients(t *testing.T) {
 		t.Fatalf("read %q", got)
 	}
 	x.shelf.settle()
-	txn := x.NewTxn()
-	for i := range 200 { // transactions elsewhere: sweeps, and clients that need numbers
-		c := fmt.Append(nil, "somebody ", i)
-		if err := txn.Insert(0, []byte("elsewhere"), c); err != nil {
-			t.Fatal(err)
-		}
-		if err := x.Apply(txn, Commit{Xid: uint64(2000 + i), End: LSN(i + 1)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	x.Settle(Snapshot{Xmin: 5000, Xmax: 5000})
-	x.source.(*table).snap = Snapshot{Xmin: 5000, Xmax: 5000}
+	elsewhere(t, x, 200)
 	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"new", "old"}) {
 		t.Errorf("after others took numbers: %q", got)
 	}

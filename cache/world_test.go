@@ -37,6 +37,9 @@ type world struct {
 	reads          int
 }
 
+// restaurants are few, so that what happens at once happens to the same ones.
+const restaurants = 5
+
 type worldRow struct {
 	restaurant, client string
 	by                 *worldTxn // nobody else may change the row before it is visible
@@ -69,7 +72,7 @@ func newWorld(seed uint64) *world {
 	return w
 }
 
-func (w *world) restaurant() string { return fmt.Sprintf("r%d", w.rng.IntN(14)) }
+func (w *world) restaurant() string { return fmt.Sprintf("r%d", w.rng.IntN(restaurants)) }
 
 func (w *world) client() string {
 	switch n := w.rng.IntN(40); {
@@ -120,10 +123,10 @@ func (w *world) commit() {
 	if w.rng.IntN(20) == 0 { // and one that aborts
 		w.running = w.running[1:]
 	}
-	if hidden == 0 && w.rng.IntN(150) == 0 {
+	if hidden == 0 && w.rng.IntN(60) == 0 {
 		t.truncate = true
 		clear(w.rows)
-		for r := range 14 {
+		for r := range restaurants {
 			w.touch(fmt.Sprintf("r%d", r), t)
 		}
 	}
