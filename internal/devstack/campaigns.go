@@ -62,3 +62,11 @@ func content(seed uint64, size int) string {
 	}
 	return string(b[:size])
 }
+
+// Delivery is what the contract makes of the campaign for one client.
+func (c Campaign) Delivery(client string, trigger int64) Delivery {
+	return Delivery{
+		Restaurant: c.Restaurant, CampaignID: c.ID, Content: c.Content, Owner: c.Owner, OwnerContact: c.OwnerContact,
+		Start: c.Start, End: c.End, Created: c.Created, Client: client, Trigger: trigger,
+	}
+}

@@ -9,8 +9,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// AddTable adds every row of the feedback table to f, by streaming.
+// AddTable adds every row of the feedback table to f.
 func (f *Fingerprint) AddTable(ctx context.Context, conn *pgx.Conn, table pgx.Identifier) error {
+	return EachRow(ctx, conn, table, func(d Delivery) error { f.Add(d); return nil })
+}
+
+// EachRow calls do with every row of a feedback table, in no order, and returns its first error. The
+// rows are streamed.
+func EachRow(ctx context.Context, conn *pgx.Conn, table pgx.Identifier, do func(Delivery) error) error {
 	const columns = `restaurant_id, adv_campaign_id, adv_campaign_content, adv_campaign_owner, adv_campaign_owner_contact,
 		adv_campaign_datetime_start, adv_campaign_datetime_end, datetime_created, client_id, trigger_datetime_created`
 	rows, err := conn.Query(ctx, "SELECT "+columns+" FROM "+table.Sanitize())
@@ -19,7 +25,7 @@ func (f *Fingerprint) AddTable(ctx context.Context, conn *pgx.Conn, table pgx.Id
 	}
 	var d Delivery
 	into := []any{&d.Restaurant, &d.CampaignID, &d.Content, &d.Owner, &d.OwnerContact, &d.Start, &d.End, &d.Created, &d.Client, &d.Trigger}
-	if _, err := pgx.ForEachRow(rows, into, func() error { f.Add(d); return nil }); err != nil {
+	if _, err := pgx.ForEachRow(rows, into, func() error { return do(d) }); err != nil {
 		return fmt.Errorf("read %s: %w", table.Sanitize(), err)
 	}
 	return nil

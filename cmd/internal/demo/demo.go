@@ -145,23 +145,30 @@ func (s *show) perform(asked, ctx context.Context, ready <-chan struct{}, addres
 	return s.drain(ctx)
 }
 
-// drain waits until every campaign in the input topic is handled and both sinks have as many.
+// drain waits until every campaign in the input topic is handled and both sinks have as many, or
+// until nothing has moved for a while: then the verdict will tell.
 func (s *show) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainLimit)
 	defer cancel()
-	ticker := time.NewTicker(50 * time.Millisecond)
+	const pause, patience = 50 * time.Millisecond, 60 // pauses without a movement: 3 s
+	ticker := time.NewTicker(pause)
 	defer ticker.Stop()
-	for {
-		counts, err := s.count(ctx)
-		if err == nil && counts.handled >= counts.published && counts.records == counts.rows {
+	var last counts
+	for quiet := 0; quiet < patience; quiet++ {
+		now, err := s.count(ctx)
+		if err == nil && now.handled >= now.published && now.records == now.rows {
 			return nil
+		}
+		if err != nil || now != last {
+			last, quiet = now, 0
 		}
 		select {
 		case <-ctx.Done():
-			return nil // the verdict will tell
+			return nil
 		case <-ticker.C:
 		}
 	}
+	return nil
 }
 
 // verdict compares both sinks as they are, with the daemon gone.
