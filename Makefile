@@ -41,6 +41,10 @@ check: lint test ## what has to pass before a commit
 bench-quick: build ## deliveries per second through a real broker and database, small enough for a minute
 	./bin/bench throughput --quick
 
+.PHONY: mutants
+mutants: ## take the index's rules away one by one: a mutant that survives is a rule that no test proves
+	sh cache/mutants.sh
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin dist
