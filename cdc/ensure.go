@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -194,12 +195,28 @@ func publicationSteps(name string, p publicationFacts, table *tableFacts) ([]Ste
 	if !p.holds && (table.kind != 'p' || p.viaRoot) {
 		steps = append(steps, Step{SQL: "ALTER PUBLICATION " + on + " ADD TABLE " + what + ";", Why: "does not hold table " + table.relation.name.String()})
 	}
-	if p.filter != "" {
+	if partial := p.partial(table); partial != "" {
 		return nil, &Error{
 			Op: "use publication", On: name, Permanent: true,
-			Err: fmt.Errorf("it filters the rows of table %s by %s", table.relation.name, p.filter),
+			Err: fmt.Errorf("of table %s it %s", table.relation.name, partial),
 			Fix: "ALTER PUBLICATION " + on + " DROP TABLE " + what + "; ALTER PUBLICATION " + on + " ADD TABLE " + what + ";",
 		}
 	}
 	return steps, nil
+}
+
+// partial says what of the table is kept out of the publication, "" for nothing needed.
+func (p *publicationFacts) partial(table *tableFacts) string {
+	if p.filter != "" {
+		return "publishes only rows where " + p.filter
+	}
+	if !p.holds || len(p.columns) == 0 {
+		return ""
+	}
+	for _, column := range []string{columnRestaurant, columnClient, table.layout.idName} {
+		if column != "" && !slices.Contains(p.columns, column) {
+			return "does not publish column " + column
+		}
+	}
+	return ""
 }

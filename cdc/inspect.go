@@ -283,17 +283,19 @@ type publicationFacts struct {
 	viaRoot  bool
 	holds    bool // the table is in it
 	filter   string
+	columns  []string // published of the table; nil before PostgreSQL 15: all
 }
 
 func inspectPublication(ctx context.Context, q querier, name string, table tableName) (publicationFacts, error) {
 	var p publicationFacts
 	err := q.QueryRow(ctx, `
 		SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, p.pubviaroot,
-		       t.tablename IS NOT NULL, coalesce(to_jsonb(t)->>'rowfilter', '')
+		       t.tablename IS NOT NULL, coalesce(to_jsonb(t)->>'rowfilter', ''),
+		       ARRAY(SELECT jsonb_array_elements_text(to_jsonb(t)->'attnames'))
 		FROM pg_publication p
 		LEFT JOIN pg_publication_tables t ON t.pubname = p.pubname AND t.schemaname = $2 AND t.tablename = $3
 		WHERE p.pubname = $1`, name, table.schema, table.name).
-		Scan(&p.complete, &p.viaRoot, &p.holds, &p.filter)
+		Scan(&p.complete, &p.viaRoot, &p.holds, &p.filter, &p.columns)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return p, nil
 	}

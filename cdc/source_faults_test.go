@@ -174,3 +174,31 @@ func TestRetainedWALIsBounded(t *testing.T) {
 		t.Errorf("clients of r1: %v", got)
 	}
 }
+
+// A slot that another process moved on is noticed: what it skipped is loaded again.
+func TestMovedSlotIsAGap(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	g := start(t, db)
+	g.agree(t)
+	eventually(t, "slot moved on", func() bool {
+		_, err := g.sql.Exec(t.Context(), `
+			DO $$ BEGIN
+				PERFORM pg_terminate_backend(active_pid, 1000) FROM pg_replication_slots WHERE slot_name = '`+db.Slot+`' AND active;
+				INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'skipped');
+			END $$`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = g.sql.Exec(t.Context(), `SELECT pg_replication_slot_advance($1, pg_current_wal_flush_lsn())`, db.Slot)
+		return err == nil
+	})
+	g.agree(t)
+	if n := value(t, g.r.cfg.Metrics.rebuilds.WithLabelValues("gap")); n != 1 {
+		t.Errorf("%v rebuilds for the gap, want 1", n)
+	}
+	if got := g.clients(t, "r1"); len(got) != 1 {
+		t.Errorf("clients of r1: %v", got)
+	}
+}
