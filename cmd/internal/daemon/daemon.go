@@ -115,12 +115,22 @@ func (p *parts) run(ctx context.Context, o Options, endpoint *httpd.Server) erro
 		}
 		return errFinished
 	})
-	defer context.AfterFunc(ctx, func() { p.ready.stop(); o.Log.Info("stopping") })()
+	group.Go(func() error { p.announceStop(ctx, support, o.Log); return nil })
 	if err := group.Wait(); err != nil && !errors.Is(err, errFinished) {
 		return err
 	}
 	o.Log.Info("stopped")
 	return nil
+}
+
+// announceStop says that the daemon was asked to stop, at once: what is in hand takes its time.
+func (p *parts) announceStop(asked, support context.Context, log *slog.Logger) {
+	select {
+	case <-asked.Done():
+		p.ready.stop()
+		log.Info("stopping")
+	case <-support.Done():
+	}
 }
 
 // stream runs the engine until it has finished or ctx ends.
