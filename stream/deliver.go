@@ -135,7 +135,7 @@ func (s *session) send(b *batch) (*batch, error) {
 		return sinkFault(sinkKafka, s.publish(s.work, b, prev))
 	})
 	s.state.doing("waiting for the feedback database")
-	err := s.writer.deliver(s.work, b)
+	err := s.store.deliver(s.work, b)
 	b.leave()
 	if err != nil {
 		return newBatch(), sinkFault(sinkPostgres, err)

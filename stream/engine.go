@@ -20,6 +20,8 @@ type Engine struct {
 	fence   Fence
 	metrics *metrics
 	state   *state
+
+	openStore func(context.Context, *Config) (store, error)
 }
 
 // New validates the configuration; it neither connects nor starts anything.
@@ -38,6 +40,7 @@ func New(cfg Config, index Index, fence Fence) (*Engine, error) {
 	return &Engine{
 		cfg: cfg, log: cfg.Log, index: index, fence: fence,
 		metrics: newMetrics(cfg.Registerer), state: newState(cfg.Now),
+		openStore: openFeedback,
 	}, nil
 }
 
@@ -106,8 +109,8 @@ func (e *Engine) session(ctx context.Context, until *goal) error {
 	work, fail := context.WithCancelCause(context.WithoutCancel(ctx))
 	s := &session{
 		cfg: &e.cfg, log: e.log, metrics: e.metrics, state: e.state, fence: e.fence,
-		planner: planner{cfg: &e.cfg, index: e.index},
-		claims:  newClaims(), goal: until,
+		planner:   planner{cfg: &e.cfg, index: e.index},
+		openStore: e.openStore, claims: newClaims(), goal: until,
 		work: work, fail: fail, joined: make(chan struct{}),
 		slots: make(chan struct{}, producersPerProcess),
 	}

@@ -45,7 +45,7 @@ func (g *goal) await(ctx context.Context, s *session) error {
 			return nil
 		case <-others.C:
 		}
-		ledger, err := s.ledger.positions(ctx)
+		ledger, err := s.store.positions(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil

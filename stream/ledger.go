@@ -16,8 +16,7 @@ type ledger struct {
 	pool  *pgxpool.Pool
 	group string
 	topic string
-	// owner names this process in the row, for a person to read.
-	owner string
+	owner string // names this process in the row, for a person to read
 }
 
 // entry is what a partition's row says.
@@ -113,10 +112,10 @@ func (l *ledger) positions(ctx context.Context) (map[int32]int64, error) {
 
 // record is a manifest row as recovery needs it.
 type record struct {
-	offset     int64
-	outcome    Outcome
-	recipients int64
-	ids        idRanges
+	offset  int64
+	outcome Outcome
+	ids     idRanges
+	fault   MalformedError // of a malformed message
 }
 
 // manifest returns the messages of a partition handled in [from, to), in offset order.
@@ -125,7 +124,8 @@ func (l *ledger) manifest(ctx context.Context, partition int32, from, to int64) 
 		return fmt.Errorf("read the manifest of partition %d from %d to %d: %w", partition, from, to, err)
 	}
 	rows, err := l.pool.Query(ctx, `
-		SELECT record_offset, outcome, recipients, coalesce(feedback_ids::text, '{}') FROM tiffin.trigger
+		SELECT record_offset, outcome, coalesce(feedback_ids::text, '{}'), coalesce(reason, ''), coalesce(error, '')
+		FROM tiffin.trigger
 		WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND record_offset >= $4 AND record_offset < $5
 		ORDER BY record_offset`, l.group, l.topic, partition, from, to)
 	if err != nil {
@@ -134,7 +134,7 @@ func (l *ledger) manifest(ctx context.Context, partition int32, from, to int64) 
 	var found []record
 	var r record
 	var ids string
-	_, err = pgx.ForEachRow(rows, []any{&r.offset, &r.outcome, &r.recipients, &ids}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&r.offset, &r.outcome, &ids, &r.fault.Reason, &r.fault.Text}, func() error {
 		var err error
 		r.ids, err = parseMultirange(ids)
 		found = append(found, r)

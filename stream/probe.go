@@ -24,7 +24,7 @@ func (s *session) probe(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		s.state.probed(sinkPostgres, ask(ctx, "feedback database", s.pool.Ping))
+		s.state.probed(sinkPostgres, ask(ctx, "feedback database", s.store.ping))
 		s.state.probed(sinkKafka, ask(ctx, "kafka", s.cl.Ping))
 	}
 }

@@ -3,13 +3,10 @@ package stream
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -30,7 +27,7 @@ type recovery struct {
 // run sends the missing records in one or more transactions; the last moves the group's
 // offset to the ledger's.
 func (r *recovery) run(ctx context.Context) (err error) {
-	todo, err := r.s.ledger.manifest(ctx, r.partition, r.from.offset, r.to)
+	todo, err := r.s.store.manifest(ctx, r.partition, r.from.offset, r.to)
 	if err != nil {
 		return err
 	}
@@ -75,10 +72,12 @@ func (r *recovery) resendDeliveries(ctx context.Context, rec record) error {
 	}
 	ids := rec.ids.skip(sent)
 	found := int64(0)
-	builder := rowBuilder{r: r, offset: rec.offset, w: arenaWriter{p: r.p}}
+	builder := rowBuilder{r: r, rec: rec, w: arenaWriter{p: r.p}}
 	for _, run := range ids {
-		n, err := r.readRun(ctx, run, rec, &builder)
-		found += n
+		err := r.s.store.rows(ctx, run, func(row row) error {
+			found++
+			return builder.add(ctx, row)
+		})
 		if err != nil {
 			return err
 		}
@@ -91,81 +90,47 @@ func (r *recovery) resendDeliveries(ctx context.Context, rec record) error {
 	return nil
 }
 
-func (r *recovery) readRun(ctx context.Context, run idRange, rec record, builder *rowBuilder) (found int64, err error) {
-	rows, err := r.s.pool.Query(ctx, `SELECT id::int8, restaurant_id::text, adv_campaign_id::text, adv_campaign_content::text,
-			adv_campaign_owner::text, adv_campaign_owner_contact::text, adv_campaign_datetime_start::int8,
-			adv_campaign_datetime_end::int8, datetime_created::int8, trigger_datetime_created::int8, client_id::text
-		FROM `+r.s.cfg.FeedbackTable.Sanitize()+` WHERE id >= $1 AND id <= $2 ORDER BY id`,
-		pgx.QueryResultFormats{pgtype.BinaryFormatCode}, run.first, run.last)
-	if err != nil {
-		return 0, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		values := rows.RawValues()
-		if r.out >= r.s.cfg.MaxTransactionRecords {
-			builder.w.end()
-			id := int64(binary.BigEndian.Uint64(values[0])) //nolint:gosec // an int8 in binary form
-			if err := r.turn(ctx, position{offset: rec.offset, sent: rec.ids.before(id)}, true); err != nil {
-				return found, err
-			}
-		}
-		if err := builder.add(ctx, values); err != nil {
-			return found, err
-		}
-		r.out++
-		r.all++
-		found++
-	}
-	return found, rows.Err()
-}
-
-// rowBuilder turns feedback rows back into records, byte for byte what they were.
+// rowBuilder turns a trigger's feedback rows back into records, byte for byte what they were.
 type rowBuilder struct {
-	r        *recovery
-	offset   int64
-	w        arenaWriter
-	campaign [][]byte // the raw columns that env was made of
-	env      envelope
-	headers  []kgo.RecordHeader
+	r       *recovery
+	rec     record
+	w       arenaWriter
+	made    [sharedColumns][]byte // the columns that env was made of
+	env     envelope
+	headers []kgo.RecordHeader
 }
 
-func (b *rowBuilder) add(ctx context.Context, values [][]byte) error {
-	shared, client := values[1:10], values[10]
-	if !slices.EqualFunc(b.campaign, shared, bytes.Equal) {
-		b.campaign = b.campaign[:0]
-		for _, v := range shared {
-			b.campaign = append(b.campaign, bytes.Clone(v))
+func (b *rowBuilder) add(ctx context.Context, row row) error {
+	if b.r.out >= b.r.s.cfg.MaxTransactionRecords {
+		b.w.end()
+		if err := b.r.turn(ctx, position{offset: b.rec.offset, sent: b.rec.ids.before(row.id)}, true); err != nil {
+			return err
 		}
-		number := func(i int) int64 { return int64(binary.BigEndian.Uint64(shared[i])) } //nolint:gosec // an int8 in binary form
-		c := Campaign{
-			RestaurantID: string(shared[0]), ID: string(shared[1]), Content: string(shared[2]), Owner: string(shared[3]),
-			OwnerContact: string(shared[4]), Start: number(5), End: number(6), Created: number(7),
+	}
+	if b.headers == nil || !slices.EqualFunc(b.made[:], row.shared[:], bytes.Equal) {
+		for i, value := range row.shared {
+			b.made[i] = bytes.Clone(value)
 		}
-		b.env = newEnvelope(&c, number(8))
-		id := triggerID(b.r.s.topics.input.name, b.r.partition, b.offset)
+		c, now := row.campaign()
+		b.env = newEnvelope(&c, now)
+		id := triggerID(b.r.s.topics.input.name, b.r.partition, b.rec.offset)
 		b.headers = []kgo.RecordHeader{{Key: "trigger", Value: []byte(id)}}
 	}
-	return b.w.add(ctx, client, &b.env, b.headers)
+	b.r.out++
+	b.r.all++
+	return b.w.add(ctx, row.client, &b.env, b.headers)
 }
 
-// resendDeadLetter reads the malformed record again: the same bytes give the same verdict.
+// resendDeadLetter reads the malformed record again.
 func (r *recovery) resendDeadLetter(ctx context.Context, rec record) error {
-	record, err := r.s.fetchOne(ctx, r.partition, rec.offset)
+	came, err := r.s.fetchOne(ctx, r.partition, rec.offset)
 	if err != nil {
 		return err
 	}
-	if record == nil {
+	if came == nil {
 		r.s.log.Error("a malformed record is gone from the input topic; its dead letter can't be sent",
 			"trigger", triggerID(r.s.topics.input.name, r.partition, rec.offset))
 		return nil
-	}
-	fault := &MalformedError{}
-	err = r.s.pool.QueryRow(ctx, `SELECT coalesce(reason, ''), coalesce(error, '') FROM tiffin.trigger
-		WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND record_offset = $4`,
-		r.s.cfg.Kafka.Group, r.s.topics.input.name, r.partition, rec.offset).Scan(&fault.Reason, &fault.Text)
-	if err != nil {
-		return fmt.Errorf("read its reason: %w", err)
 	}
 	if r.out >= r.s.cfg.MaxTransactionRecords {
 		if err := r.turn(ctx, position{offset: rec.offset}, true); err != nil {
@@ -173,7 +138,7 @@ func (r *recovery) resendDeadLetter(ctx context.Context, rec record) error {
 		}
 	}
 	r.out++
-	return r.p.sendDeadLetter(ctx, &trigger{partition: r.partition, offset: rec.offset, fault: fault, record: record})
+	return r.p.sendDeadLetter(ctx, &trigger{partition: r.partition, offset: rec.offset, fault: &rec.fault, record: came})
 }
 
 // turn commits what is open at a position, and begins anew if there is more to come.

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -31,10 +29,10 @@ type session struct {
 	state   *state
 	fence   Fence
 	planner planner
+	// openStore is openFeedback; a test may keep its store in memory.
+	openStore func(context.Context, *Config) (store, error)
 
-	pool     *pgxpool.Pool
-	ledger   *ledger
-	writer   *writer
+	store    store
 	topics   topics
 	rotation *rotation
 	cl       *kgo.Client
@@ -62,51 +60,14 @@ func (s *session) open(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, errors.New("no answer within "+openTimeout.String()))
 	defer cancel()
 	s.state.enter("connecting to the feedback database")
-	if err := s.openFeedback(ctx); err != nil {
+	var err error
+	if s.store, err = s.openStore(ctx, s.cfg); err != nil {
 		return sinkFault(sinkPostgres, fmt.Errorf("feedback database: %w", err))
 	}
 	s.state.enter("connecting to the brokers")
 	if err := s.openKafka(ctx); err != nil {
 		return sinkFault(sinkKafka, fmt.Errorf("kafka: %w", err))
 	}
-	return nil
-}
-
-func (s *session) openFeedback(ctx context.Context) error {
-	cfg, err := pgxpool.ParseConfig(s.cfg.FeedbackDSN)
-	if err != nil {
-		return err
-	}
-	cfg.MaxConns = 4 // claims, recovery, the probe
-	tune := func(c *pgx.ConnConfig) {
-		c.ConnectTimeout = 5 * time.Second
-		if c.RuntimeParams["application_name"] == "" {
-			c.RuntimeParams["application_name"] = "tiffin"
-		}
-		// A lock that somebody holds on the table (an ALTER) becomes an error that names it.
-		if c.RuntimeParams["lock_timeout"] == "" {
-			c.RuntimeParams["lock_timeout"] = "30s"
-		}
-	}
-	tune(cfg.ConnConfig)
-	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)
-	if err != nil {
-		return err
-	}
-	if s.cfg.Prepare != nil {
-		if err := s.cfg.Prepare(ctx, conn); err != nil {
-			_ = conn.Close(ctx)
-			return err
-		}
-	}
-	if s.writer, err = newWriter(ctx, conn, s.cfg.Kafka.Group, s.cfg.Kafka.Input, s.cfg.FeedbackTable); err != nil {
-		_ = conn.Close(ctx)
-		return err
-	}
-	if s.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
-		return err
-	}
-	s.ledger = &ledger{pool: s.pool, group: s.cfg.Kafka.Group, topic: s.cfg.Kafka.Input, owner: s.cfg.Kafka.Process}
 	return nil
 }
 
@@ -214,7 +175,7 @@ func (s *session) giveUp(ctx context.Context, partitions []int32) error {
 		return err
 	}
 	for _, c := range given {
-		if err := s.ledger.setLevel(ctx, c, c.planned); err != nil {
+		if err := s.store.setLevel(ctx, c, c.planned); err != nil {
 			return sinkFault(sinkPostgres, err)
 		}
 		s.log.Info("partition given up", "partition", c.partition, "offset", c.planned)
@@ -334,11 +295,8 @@ func (s *session) close(ctx context.Context) {
 	if s.rotation != nil {
 		s.rotation.close(ctx)
 	}
-	if s.writer != nil {
-		s.writer.close(ctx)
-	}
-	if s.pool != nil {
-		s.pool.Close()
+	if s.store != nil {
+		s.store.close(ctx)
 	}
 }
 

@@ -57,9 +57,9 @@ func (s *session) takePartition(ctx context.Context, partition int32, in span) (
 	if !found {
 		k.offset = -1
 	}
-	e, ok, err := s.ledger.claim(ctx, partition)
+	e, ok, err := s.store.claim(ctx, partition)
 	if err == nil && !ok {
-		e, err = s.ledger.begin(ctx, partition, s.beginning(k.position, in))
+		e, err = s.store.begin(ctx, partition, s.beginning(k.position, in))
 	}
 	if err != nil {
 		return 0, sinkFault(sinkPostgres, err)
@@ -118,7 +118,7 @@ func (s *session) ledgerBehind(ctx context.Context, partition int32, k position,
 		if k.sent > 0 {
 			next++ // a part of this message's records is out already
 		}
-		if err := s.ledger.moveTo(ctx, partition, e.epoch, next); err != nil {
+		if err := s.store.moveTo(ctx, partition, e.epoch, next); err != nil {
 			return 0, sinkFault(sinkPostgres, err)
 		}
 		return next, s.member.commit(ctx, map[int32]position{partition: {offset: next}})
@@ -145,7 +145,7 @@ func (s *session) withinLog(ctx context.Context, partition int32, epoch, next in
 	}
 	s.log.Error("campaign messages were deleted by the topic's retention before they were handled",
 		"partition", partition, "from_offset", next, "to_offset", in.start)
-	if err := s.ledger.moveTo(ctx, partition, epoch, in.start); err != nil {
+	if err := s.store.moveTo(ctx, partition, epoch, in.start); err != nil {
 		return 0, sinkFault(sinkPostgres, err)
 	}
 	return in.start, s.member.commit(ctx, map[int32]position{partition: {offset: in.start}})
