@@ -59,9 +59,31 @@ func (c *content) add(d devstack.Delivery) {
 	c.timeless.Add(d)
 }
 
-// verify reads both sinks to their ends and compares them with each other and with the workload, and
-// sees that one campaign has one trigger time.
+// verify reads both sinks to their ends and judges them.
 func verify(ctx context.Context, w *workload, s *servers) error {
+	conn, err := pgx.Connect(ctx, s.postgres.DSN(feedbackDatabase))
+	if err != nil {
+		return fmt.Errorf("read the feedback table: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	rows := func(do func(devstack.Delivery) error) error {
+		return devstack.EachRow(ctx, conn, pgx.Identifier{"public", "subscribers_feedback"}, do)
+	}
+	records := func(do func(devstack.Delivery) error) error {
+		return devstack.EachCommitted(ctx, s.kafka.Brokers(), outputTopic, func(r *kgo.Record) error {
+			d, err := devstack.ParseDelivery(r.Value)
+			if err != nil {
+				return err
+			}
+			return do(d)
+		})
+	}
+	return judge(w, rows, records)
+}
+
+// judge compares the sinks with each other and with the workload, and sees that a campaign has one
+// trigger time. Each sink is read once; nothing but a number a campaign is kept.
+func judge(w *workload, rows, records func(func(devstack.Delivery) error) error) error {
 	var expected content
 	expected.exact = devstack.NewFingerprint()
 	expected.timeless = expected.exact
@@ -72,16 +94,11 @@ func verify(ctx context.Context, w *workload, s *servers) error {
 			expected.add(campaign.Delivery(client, 0))
 		}
 	}
-	conn, err := pgx.Connect(ctx, s.postgres.DSN(feedbackDatabase))
-	if err != nil {
-		return fmt.Errorf("read the feedback table: %w", err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	times := map[string]int64{}
-	faults := 0
-	err = devstack.EachRow(ctx, conn, pgx.Identifier{"public", "subscribers_feedback"}, func(d devstack.Delivery) error {
+	times := map[string]int64{} // campaign id -> trigger time
+	mixed := 0
+	err := rows(func(d devstack.Delivery) error {
 		if first, ok := times[d.CampaignID]; ok && first != d.Trigger {
-			faults++
+			mixed++
 		}
 		times[d.CampaignID] = d.Trigger
 		table.add(d)
@@ -90,18 +107,13 @@ func verify(ctx context.Context, w *workload, s *servers) error {
 	if err != nil {
 		return err
 	}
-	err = devstack.EachCommitted(ctx, s.kafka.Brokers(), outputTopic, func(r *kgo.Record) error {
-		d, err := devstack.ParseDelivery(r.Value)
-		topic.add(d)
-		return err
-	})
-	if err != nil {
+	if err := records(func(d devstack.Delivery) error { topic.add(d); return nil }); err != nil {
 		return err
 	}
-	if table.timeless.Equal(expected.timeless) && table.exact.Equal(topic.exact) && faults == 0 {
+	if table.timeless.Equal(expected.timeless) && table.exact.Equal(topic.exact) && mixed == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: expected %d, %d rows (as expected: %t), %d records (as expected: %t), equal to each other: %t, campaigns with several trigger times: %d",
+	return fmt.Errorf("%w: expected %d; %d rows, as expected: %t; %d records, as expected: %t; equal to each other: %t; rows with another trigger time than their campaign: %d",
 		errDiffer, expected.exact.Count, table.exact.Count, table.timeless.Equal(expected.timeless),
-		topic.exact.Count, topic.timeless.Equal(expected.timeless), table.exact.Equal(topic.exact), faults)
+		topic.exact.Count, topic.timeless.Equal(expected.timeless), table.exact.Equal(topic.exact), mixed)
 }

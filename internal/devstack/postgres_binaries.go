@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,6 +89,7 @@ func fetchPostgres(ctx context.Context, version embeddedpostgres.PostgresVersion
 		return err
 	}
 	server := filepath.Join(staging, "server")
+	defer http.DefaultClient.CloseIdleConnections() // that is what the library uses; its goroutines would stay
 	started := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
 		Version(version).Port(uint32(ports[0])).Logger(io.Discard).
 		CachePath(staging).RuntimePath(filepath.Join(staging, "runtime")).
