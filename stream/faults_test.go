@@ -1,7 +1,13 @@
 package stream_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,16 +21,10 @@ import (
 	"example.com/tiffin/stream"
 )
 
-// secure is a broker with SASL_SSL, shared by the tests that need one.
-func secure(t *testing.T) *devstack.Kafka {
-	t.Helper()
-	return devstacktest.StartKafka(t, devstack.KafkaOptions{SASL: true})
-}
-
 // Every way to log in that the old job had, and mutual TLS, delivers exactly once.
 func TestSecureConnectionsDeliver(t *testing.T) {
 	t.Parallel()
-	k := secure(t)
+	k := servers.Kafka(t)
 	for _, mechanism := range []string{"SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", ""} {
 		t.Run("mechanism "+mechanism, func(t *testing.T) {
 			t.Parallel()
@@ -53,7 +53,7 @@ func TestSecureConnectionsDeliver(t *testing.T) {
 // What waiting cannot mend ends a start, and says what it is.
 func TestHopelessStartsEndAndNameTheFault(t *testing.T) {
 	t.Parallel()
-	k := secure(t)
+	k := servers.Kafka(t)
 	for _, c := range []struct {
 		name   string
 		change func(*stream.Config)
@@ -91,14 +91,20 @@ func TestHopelessStartsEndAndNameTheFault(t *testing.T) {
 	}
 }
 
+// otherCA is a certificate that the broker's does not descend from.
 func otherCA(t *testing.T) string {
 	t.Helper()
-	pem, err := os.ReadFile(secure(t).CAFile())
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "other.crt")
-	if err := os.WriteFile(file, pem, 0o600); err != nil {
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return file

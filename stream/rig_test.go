@@ -27,7 +27,10 @@ import (
 
 var servers devstacktest.Servers
 
-func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
+func TestMain(m *testing.M) {
+	servers.KafkaOptions.SASL = true // beside the plaintext listener
+	os.Exit(servers.Main(m))
+}
 
 const now = 1_700_000_000
 

@@ -1,0 +1,183 @@
+package stream
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// memory is a store that keeps to the rules of the real one (an epoch that is over writes
+// nothing; a batch is there as a whole or not at all), for tests of what surrounds it. That
+// the real one keeps to them is shown on a real Postgres.
+type memory struct {
+	mu       sync.Mutex
+	progress map[int32]entry
+	triggers map[int32][]record
+	table    []row
+	// before is called at every effect with its name; its error is the effect's, which then
+	// did not happen. after is the same for an effect that did happen.
+	before, after func(effect string) error
+}
+
+func newMemory() *memory {
+	return &memory{progress: map[int32]entry{}, triggers: map[int32][]record{}}
+}
+
+func (m *memory) open(context.Context, *Config) (store, error) { return m, nil }
+
+func (m *memory) effect(name string, do func() error) error {
+	if m.before != nil {
+		if err := m.before(name); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	err := do()
+	m.mu.Unlock()
+	if err == nil && m.after != nil {
+		err = m.after(name)
+	}
+	return err
+}
+
+func (m *memory) claim(_ context.Context, partition int32) (e entry, known bool, err error) {
+	err = m.effect("claim", func() error {
+		if e, known = m.progress[partition]; known {
+			e.epoch++
+			m.progress[partition] = e
+		}
+		return nil
+	})
+	return e, known, err
+}
+
+func (m *memory) begin(_ context.Context, partition int32, next int64) (e entry, err error) {
+	err = m.effect("begin", func() error {
+		var known bool
+		if e, known = m.progress[partition]; !known {
+			e = entry{next: next, level: next}
+		}
+		e.epoch++
+		m.progress[partition] = e
+		return nil
+	})
+	return e, err
+}
+
+func (m *memory) moveTo(_ context.Context, partition int32, epoch, next int64) error {
+	return m.effect("moveTo", func() error {
+		if m.progress[partition].epoch != epoch {
+			return &FencedError{Partition: partition}
+		}
+		m.progress[partition] = entry{epoch, next, next}
+		return nil
+	})
+}
+
+func (m *memory) setLevel(_ context.Context, c *claim, next int64) error {
+	return m.effect("setLevel", func() error {
+		if e := m.progress[c.partition]; e.epoch == c.epoch && e.next == next {
+			e.level = next
+			m.progress[c.partition] = e
+		}
+		return nil
+	})
+}
+
+func (m *memory) positions(context.Context) (map[int32]int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := map[int32]int64{}
+	for p, e := range m.progress {
+		at[p] = e.next
+	}
+	return at, nil
+}
+
+func (m *memory) manifest(_ context.Context, partition int32, from, to int64) ([]record, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(m.triggers[partition]), func(r record) bool { return r.offset < from || r.offset >= to }), nil
+}
+
+func (m *memory) rows(_ context.Context, run idRange, each func(row) error) error {
+	m.mu.Lock()
+	found := slices.Clone(m.table)
+	m.mu.Unlock()
+	for _, r := range found {
+		if r.id < run.first || r.id > run.last {
+			continue
+		}
+		if err := each(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *memory) deliver(_ context.Context, b *batch) error {
+	return m.effect("deliver", func() error {
+		for _, a := range b.advances {
+			if e := m.progress[a.claim.partition]; e.epoch != a.claim.epoch || e.next != a.expected {
+				return &FencedError{Partition: a.claim.partition}
+			}
+		}
+		for _, a := range b.advances {
+			e := m.progress[a.claim.partition]
+			e.next = a.next
+			m.progress[a.claim.partition] = e
+		}
+		for _, t := range b.triggers {
+			m.insert(t)
+		}
+		return nil
+	})
+}
+
+func (m *memory) insert(t *trigger) {
+	c := &t.campaign
+	r := row{shared: [sharedColumns][]byte{
+		[]byte(c.RestaurantID), []byte(c.ID), []byte(c.Content), []byte(c.Owner), []byte(c.OwnerContact),
+		int8Value(c.Start), int8Value(c.End), int8Value(c.Created), int8Value(t.now),
+	}}
+	if t.recipients != nil {
+		for client := range t.recipients.Range(0, t.deliveries()) {
+			r.id = int64(len(m.table)) + 1
+			r.client = bytes.Clone(client)
+			m.table = append(m.table, r)
+			t.ids.add(r.id, r.id)
+		}
+	}
+	rec := record{offset: t.offset, outcome: t.outcome, ids: t.ids}
+	if t.fault != nil {
+		rec.fault = *t.fault
+	}
+	m.triggers[t.partition] = append(m.triggers[t.partition], rec)
+}
+
+func (m *memory) ping(context.Context) error { return nil }
+func (m *memory) close(context.Context)      {}
+
+// lines are the rows as records: trigger, key, value.
+func (m *memory) lines(topic string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var lines []string
+	for _, partition := range slices.Sorted(maps.Keys(m.triggers)) {
+		for _, rec := range m.triggers[partition] {
+			for _, run := range rec.ids {
+				for id := run.first; id <= run.last; id++ {
+					r := &m.table[id-1]
+					c, now := r.campaign()
+					env := newEnvelope(&c, now)
+					lines = append(lines, fmt.Sprintf("%s %s %s", triggerID(topic, partition, rec.offset), r.client, env.appendValue(nil, r.client)))
+				}
+			}
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
