@@ -85,14 +85,14 @@ func TestDefaultsAreThoseOfTheInterface(t *testing.T) {
 
 func TestEveryKeyIsReadFromTheFileAndFromTheEnvironment(t *testing.T) {
 	t.Parallel()
-	pem := write(t, "no matter")
+	cert, key := certificate(t)
 	values := map[string]string{
 		"source.dsn": "postgres://u@h/d", "source.table": "s.t", "setup.dsn": "postgres://dba@h/d", "setup.role": "r",
 		"source.publication": "p", "source.slot": "sl", "source.setup": "never", "source.fence": "emit", "source.max_staleness": "90s",
 		"source.max_retained_wal": "1GiB", "feedback.dsn": "postgres://w@h/d", "feedback.table": `"My S"."T"`, "feedback.migrate": "false",
 		"kafka.brokers": "a:1,b:2", "kafka.group": "g", "kafka.instance_id": "i", "kafka.input": "in", "kafka.output": "out",
-		"kafka.dead_letter": "dead", "kafka.start": "earliest", "kafka.tls.enabled": "true", "kafka.tls.ca_file": pem, "kafka.tls.cert_file": pem,
-		"kafka.tls.key_file": pem, "kafka.sasl.mechanism": "SCRAM-SHA-512", "kafka.sasl.username": "user", "kafka.sasl.password": "0123",
+		"kafka.dead_letter": "dead", "kafka.start": "earliest", "kafka.tls.enabled": "true", "kafka.tls.ca_file": cert, "kafka.tls.cert_file": cert,
+		"kafka.tls.key_file": key, "kafka.sasl.mechanism": "SCRAM-SHA-512", "kafka.sasl.username": "user", "kafka.sasl.password": "0123",
 		"delivery.mode": "at_least_once", "delivery.max_transaction_records": "7", "index.budget": "64KiB", "http.listen": "0.0.0.0:1",
 		"log.level": "debug", "log.format": "json",
 	}
@@ -117,7 +117,7 @@ func TestEveryKeyIsReadFromTheFileAndFromTheEnvironment(t *testing.T) {
 		Feedback: Feedback{DSN: "postgres://w@h/d", Table: Table{"My S", "T"}},
 		Kafka: Kafka{
 			Brokers: []string{"a:1", "b:2"}, Group: "g", InstanceID: "i", Input: "in", Output: "out", DeadLetter: "dead", Start: "earliest",
-			TLS:  TLS{Enabled: true, CAFile: pem, CertFile: pem, KeyFile: pem},
+			TLS:  TLS{Enabled: true, CAFile: cert, CertFile: cert, KeyFile: key},
 			SASL: SASL{Mechanism: "SCRAM-SHA-512", Username: "user", Password: "0123"},
 		},
 		Delivery: Delivery{Mode: "at_least_once", MaxTransactionRecords: 7},

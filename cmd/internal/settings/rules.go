@@ -1,6 +1,8 @@
 package settings
 
 import (
+	cryptotls "crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,6 +64,12 @@ func (l *loader) checkTLS() {
 	}
 	l.needsPartner("kafka.tls.cert_file", "kafka.tls.key_file")
 	l.needsPartner("kafka.tls.key_file", "kafka.tls.cert_file")
+	if tls.CertFile == "" || tls.KeyFile == "" {
+		return
+	}
+	if _, err := cryptotls.LoadX509KeyPair(tls.CertFile, tls.KeyFile); err != nil {
+		l.clash("kafka.tls.key_file", "is no key of kafka.tls.cert_file: %s", strings.TrimPrefix(err.Error(), "tls: "))
+	}
 }
 
 func (l *loader) needsPartner(key, partner string) {
@@ -161,11 +169,23 @@ func validPort(text string, lowest int) bool {
 }
 
 func readable(path string) error {
-	f, err := os.Open(path)
+	_, err := os.ReadFile(path)
 	if err != nil {
 		return fileFault(path, err)
 	}
-	return f.Close()
+	return nil
+}
+
+// certificates accepts a file that makes somebody trusted.
+func certificates(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fileFault(path, err)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(text) {
+		return fmt.Errorf("names %s, which holds no certificate in PEM", path)
+	}
+	return nil
 }
 
 func fileFault(path string, err error) error {

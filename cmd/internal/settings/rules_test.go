@@ -1,27 +1,37 @@
 package settings
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestContradictionsAreNamed(t *testing.T) {
 	t.Parallel()
-	pem := write(t, "secret\n")
+	cert, key := certificate(t)
+	_, other := certificate(t)
 	empty := write(t, "\n")
 	tests := map[string]struct {
 		environ []string
 		keys    []string
 	}{
-		"certificate without key":       {[]string{"TIFFIN_KAFKA_TLS_ENABLED=true", "TIFFIN_KAFKA_TLS_CERT_FILE=" + pem}, []string{"kafka.tls.cert_file"}},
-		"key without certificate":       {[]string{"TIFFIN_KAFKA_TLS_ENABLED=true", "TIFFIN_KAFKA_TLS_KEY_FILE=" + pem}, []string{"kafka.tls.key_file"}},
-		"authority without TLS":         {[]string{"TIFFIN_KAFKA_TLS_CA_FILE=" + pem}, []string{"kafka.tls.ca_file"}},
-		"authority that is not there":   {[]string{"TIFFIN_KAFKA_TLS_ENABLED=true", "TIFFIN_KAFKA_TLS_CA_FILE=/nowhere/ca.pem"}, []string{"kafka.tls.ca_file"}},
+		"certificate without key":       {[]string{"TIFFIN_KAFKA_TLS_ENABLED=true", "TIFFIN_KAFKA_TLS_CERT_FILE=" + cert}, []string{"kafka.tls.cert_file"}},
+		"key without certificate":       {[]string{"TIFFIN_KAFKA_TLS_ENABLED=true", "TIFFIN_KAFKA_TLS_KEY_FILE=" + key}, []string{"kafka.tls.key_file"}},
+		"key of another":                {[]string{"TIFFIN_KAFKA_TLS_ENABLED=true", "TIFFIN_KAFKA_TLS_CERT_FILE=" + cert, "TIFFIN_KAFKA_TLS_KEY_FILE=" + other}, []string{"kafka.tls.key_file"}},
+		"authority that is no PEM":      {[]string{"TIFFIN_KAFKA_TLS_ENABLED=true", "TIFFIN_KAFKA_TLS_CA_FILE=" + empty}, []string{"kafka.tls.ca_file"}},
+		"authority without TLS":         {[]string{"TIFFIN_KAFKA_TLS_CA_FILE=" + cert}, []string{"kafka.tls.ca_file"}},
+		"authority that is not there":   {[]string{"TIFFIN_KAFKA_TLS_ENABLED=true", "TIFFIN_KAFKA_TLS_CA_FILE=/nowhere/ca.cert"}, []string{"kafka.tls.ca_file"}},
 		"mechanism alone":               {[]string{"TIFFIN_KAFKA_SASL_MECHANISM=PLAIN"}, []string{"kafka.sasl.password", "kafka.sasl.username"}},
 		"password alone":                {[]string{"TIFFIN_KAFKA_SASL_PASSWORD=x"}, []string{"kafka.sasl.mechanism"}},
 		"unknown mechanism":             {[]string{"TIFFIN_KAFKA_SASL_MECHANISM=GSSAPI"}, []string{"kafka.sasl.mechanism"}},
-		"two passwords":                 {sasl("TIFFIN_KAFKA_SASL_PASSWORD=x", "TIFFIN_KAFKA_SASL_PASSWORD_FILE="+pem), []string{passwordFileKey}},
+		"two passwords":                 {sasl("TIFFIN_KAFKA_SASL_PASSWORD=x", "TIFFIN_KAFKA_SASL_PASSWORD_FILE="+cert), []string{passwordFileKey}},
 		"password file that is missing": {sasl("TIFFIN_KAFKA_SASL_PASSWORD_FILE=/nowhere"), []string{passwordFileKey}},
 		"password file that is empty":   {sasl("TIFFIN_KAFKA_SASL_PASSWORD_FILE=" + empty), []string{passwordFileKey}},
 		"output is input":               {[]string{"TIFFIN_KAFKA_OUTPUT=campaigns"}, []string{"kafka.output"}},
@@ -49,6 +59,26 @@ func TestContradictionsAreNamed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// certificate makes a certificate and its key, as PEM files.
+func certificate(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return write(t, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}))),
+		write(t, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
 }
 
 func sasl(more ...string) []string {

@@ -124,7 +124,7 @@ func kafkaKeys() []Key {
 			Doc: "TLS to the brokers, verified",
 		},
 		{
-			Name: "kafka.tls.ca_file", Fallback: "the system's roots", into: func(s *Settings) any { return &s.Kafka.TLS.CAFile }, check: readable,
+			Name: "kafka.tls.ca_file", Fallback: "the system's roots", into: func(s *Settings) any { return &s.Kafka.TLS.CAFile }, check: certificates,
 			Doc: "PEM file of the authorities to trust",
 		},
 		{
