@@ -80,6 +80,7 @@ type model struct {
 	keyed    bool
 	next     int // transaction to be streamed next
 	reported LSN
+	roomy    bool // nothing is evicted: there may be no reading at all
 	lookups  atomic.Int64
 }
 
@@ -100,7 +101,7 @@ func runModel(t *testing.T, keyed bool, store string, steps int) {
 		x.shelf.closed, x.shelf.lru = false, &hostile{rng: rand.New(rand.NewPCG(seed, 2)), all: map[uint64][]*posting{}}
 	}
 	x.sweepAt = 1
-	m := &model{t: t, w: w, x: x, txn: x.NewTxn(), keyed: keyed}
+	m := &model{t: t, w: w, x: x, txn: x.NewTxn(), keyed: keyed, roomy: store == "roomy"}
 	for range 30 {
 		w.commit()
 		w.show()
@@ -390,7 +391,7 @@ func (m *model) checkEnd() {
 	if s.Subscriptions != int64(rows) || s.Restaurants != int64(peopled) {
 		m.t.Errorf("stats: %d rows of %d restaurants, want %d of %d", s.Subscriptions, s.Restaurants, rows, peopled)
 	}
-	if m.lookups.Load() < 100 || m.w.reads == 0 {
+	if m.lookups.Load() < 100 || m.w.reads < 20 && !m.roomy {
 		m.t.Errorf("%d lookups with %d readings prove little", m.lookups.Load(), m.w.reads)
 	}
 	m.t.Logf("%d transactions, %d rebuilds, %d lookups, %d readings, %d clients in the dictionary of %d ever",
