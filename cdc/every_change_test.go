@@ -43,9 +43,7 @@ func TestEveryChangeUnderEachIdentity(t *testing.T) {
 				db.Exec(t, sql)
 				g.agree(t)
 			}
-			if t.Failed() || len(g.r.Reasons()) > 0 {
-				t.Errorf("reasons: %v", g.r.Reasons())
-			}
+			g.unrebuilt(t)
 		})
 	}
 }
@@ -65,6 +63,7 @@ func TestDuplicatesCountOnce(t *testing.T) {
 				g.exec(t, `DELETE FROM subscribers_restaurants WHERE id = (SELECT min(id) FROM subscribers_restaurants)`)
 				g.agree(t)
 			}
+			g.unrebuilt(t)
 			if got := g.clients(t, "r1"); len(got) != 0 {
 				t.Errorf("clients of r1: %v, want none", got)
 			}
@@ -91,6 +90,7 @@ func TestUnchangedTOASTKeepsTheValue(t *testing.T) {
 			g.agree(t)
 			g.exec(t, `DELETE FROM subscribers_restaurants`)
 			g.agree(t)
+			g.unrebuilt(t)
 		})
 	}
 }
@@ -119,6 +119,7 @@ func TestTypesAndTexts(t *testing.T) {
 			g.agree(t)
 			g.exec(t, `DELETE FROM subscribers_restaurants WHERE id IN (-7, 3)`)
 			g.agree(t)
+			g.unrebuilt(t)
 		})
 	}
 }

@@ -37,6 +37,7 @@ func TestHandoverIsExactUnderWrites(t *testing.T) {
 			}
 			stop()
 			g.agree(t)
+			g.unrebuilt(t)
 		})
 	}
 }

@@ -263,3 +263,14 @@ func alone(t testing.TB, server *devstack.Postgres, change ...func(*Config)) *ri
 	contract(t, db, "DEFAULT")
 	return start(t, db, change...)
 }
+
+// unrebuilt makes sure that no rebuild hid a fault.
+func (g *rig) unrebuilt(t testing.TB) {
+	t.Helper()
+	all := make(chan prometheus.Metric, 100)
+	g.r.cfg.Metrics.rebuilds.Collect(all)
+	close(all)
+	for m := range all {
+		t.Errorf("a rebuild was needed: %v of %v", value(t, m), m.Desc())
+	}
+}

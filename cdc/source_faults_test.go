@@ -19,6 +19,7 @@ func TestWalsenderKilled(t *testing.T) {
 	}
 	g.agree(t)
 	g.inSync(t)
+	g.unrebuilt(t)
 }
 
 // A new process with the old slot loads and goes on; the old one's changes count once.
@@ -36,7 +37,9 @@ func TestRestartLoadsAgain(t *testing.T) {
 		g.quit()
 		g.exec(t, `DELETE FROM subscribers_restaurants WHERE id % 3 = 0`)
 	}
-	start(t, db).agree(t)
+	g := start(t, db)
+	g.agree(t)
+	g.unrebuilt(t)
 }
 
 // A slot that was dropped, or a table or publication that was changed, is found and mended by
@@ -146,6 +149,7 @@ func TestIdleTableReleasesWAL(t *testing.T) {
 			return err == nil && confirmed >= at
 		})
 	}
+	g.unrebuilt(t)
 }
 
 // A slot that holds back more than the budget is given up and made again, though the
