@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 )
 
 // memory is a store that keeps to the rules of the real one (an epoch that is over writes
@@ -118,7 +119,10 @@ func (m *memory) rows(_ context.Context, run idRange, each func(row) error) erro
 	return nil
 }
 
-func (m *memory) deliver(_ context.Context, b *batch) error {
+func (m *memory) deliver(ctx context.Context, b *batch) error {
+	if err := m.dawdle(ctx); err != nil {
+		return err
+	}
 	return m.effect("deliver", func() error {
 		for _, a := range b.advances {
 			if e := m.progress[a.claim.partition]; e.epoch != a.claim.epoch || e.next != a.expected {
@@ -135,6 +139,18 @@ func (m *memory) deliver(_ context.Context, b *batch) error {
 		}
 		return nil
 	})
+}
+
+// dawdle lets everything overtake that does not wait for the store.
+func (m *memory) dawdle(ctx context.Context) error {
+	timer := time.NewTimer(time.Second) // of a fake clock
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func (m *memory) insert(t *trigger) {
