@@ -22,8 +22,12 @@ func TestExitStatus(t *testing.T) {
 		args []string
 		want int
 	}{
-		{[]string{"list"}, exitOK}, {[]string{"--help"}, exitOK},
-		{nil, exitUsage}, {[]string{"no-such"}, exitUsage}, {[]string{"list", "x"}, exitUsage}, {[]string{"throughput", "--no-such"}, exitUsage},
+		{[]string{"list"}, exitOK},
+		{[]string{"--help"}, exitOK},
+		{nil, exitUsage},
+		{[]string{"no-such"}, exitUsage},
+		{[]string{"list", "x"}, exitUsage},
+		{[]string{"throughput", "--no-such"}, exitUsage},
 		{[]string{"throughput", "--quick", "--dir", "/no/such/directory"}, exitMissed},
 	} {
 		var out, progress bytes.Buffer

@@ -84,13 +84,12 @@ func encodePEM(kind string, der []byte) []byte {
 }
 
 // write puts the pair into dir as name.crt and name.key, the key readable by its owner only.
-func (k keyPair) write(dir, name string) (certFile, keyFile string, err error) {
-	certFile, keyFile = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
-	if err := os.WriteFile(certFile, k.certificate, 0o644); err != nil {
-		return "", "", fmt.Errorf("write the certificate of %s: %w", name, err)
+func (k keyPair) write(dir, name string) error {
+	if err := os.WriteFile(filepath.Join(dir, name+".crt"), k.certificate, 0o644); err != nil {
+		return fmt.Errorf("write the certificate of %s: %w", name, err)
 	}
-	if err := os.WriteFile(keyFile, k.key, 0o600); err != nil {
-		return "", "", fmt.Errorf("write the key of %s: %w", name, err)
+	if err := os.WriteFile(filepath.Join(dir, name+".key"), k.key, 0o600); err != nil {
+		return fmt.Errorf("write the key of %s: %w", name, err)
 	}
-	return certFile, keyFile, nil
+	return nil
 }

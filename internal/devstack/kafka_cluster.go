@@ -137,9 +137,8 @@ func (k *Kafka) writeCertificates() error {
 	if err != nil {
 		return err
 	}
-	_, _, err = client.write(k.dir, "client")
 	store := slices.Concat(server.key, server.certificate) // Kafka wants both in one file
-	return errors.Join(err,
+	return errors.Join(client.write(k.dir, "client"),
 		os.WriteFile(filepath.Join(k.dir, "server.pem"), store, 0o600),
 		os.WriteFile(k.CAFile(), ca.pem, 0o644))
 }

@@ -16,14 +16,7 @@ func TestServersDieWithTheirParent(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has the parent-death signal")
 	}
-	dir, err := os.MkdirTemp("", "killed-parent-") // t.TempDir is closed to the servers' user, when root
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // what the killed one could not remove
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := openDir(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

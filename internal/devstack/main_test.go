@@ -36,7 +36,7 @@ func waitToBeKilled(dir string) error {
 	case !errors.Is(err, ErrNoJava) && !errors.Is(err, ErrNoMaven):
 		return err
 	}
-	fmt.Println(pids)
+	_, _ = fmt.Fprintln(os.Stdout, pids)
 	_, _ = os.Stdin.Read(make([]byte, 1)) // the test keeps it open
 	return errors.New("not killed")
 }

@@ -78,7 +78,7 @@ func (s *Postgres) writeCertificates() error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := pair.write(s.dir, "server"); err != nil {
+	if err := pair.write(s.dir, "server"); err != nil {
 		return err
 	}
 	if err := os.WriteFile(s.CAFile(), ca.pem, 0o644); err != nil {

@@ -53,10 +53,7 @@ func TestPostgresKeepsCommitsOverStopAndKill(t *testing.T) {
 // Kill takes the backends too, also while they work, and Close leaves neither process nor file.
 func TestPostgresLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
-	parent := t.TempDir()
-	if err := os.Chmod(filepath.Dir(parent), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	parent := openDir(t)
 	s := startPostgres(t, PostgresOptions{Dir: parent})
 	pids := append(childrenOf(s.PID()), s.PID())
 	if len(pids) < 4 {
@@ -118,10 +115,7 @@ func TestPostgresRequiresTLS(t *testing.T) {
 // A server that cannot start says why, and leaves nothing.
 func TestPostgresShowsWhyItDidNotStart(t *testing.T) {
 	t.Parallel()
-	parent := t.TempDir()
-	if err := os.Chmod(filepath.Dir(parent), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	parent := openDir(t)
 	_, err := StartPostgres(t.Context(), PostgresOptions{Dir: parent, Settings: map[string]string{"no_such_setting": "1"}})
 	if err == nil || !strings.Contains(err.Error(), `unrecognized configuration parameter "no_such_setting"`) {
 		t.Fatalf("error: %v", err)
@@ -143,6 +137,16 @@ func startPostgres(t *testing.T, options PostgresOptions) *Postgres {
 		}
 	})
 	return s
+}
+
+// openDir is a directory of the test that the servers' user can enter, too.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // query returns the only value of the only row, or "" for a statement without rows.

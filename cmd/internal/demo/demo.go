@@ -20,6 +20,7 @@ import (
 
 	"example.com/tiffin/cmd/internal/daemon"
 	"example.com/tiffin/cmd/internal/httpd"
+	"example.com/tiffin/internal/devstack"
 )
 
 // Options are what the command was told.
@@ -177,7 +178,8 @@ func (s *show) verdict(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	table, topic, err := s.world.fingerprints(ctx)
+	// What the follower has not come to yet counts as well.
+	table, topic, err := s.world.fingerprints(ctx, func(d devstack.Delivery) { s.promises.delivered(d.CampaignID, d.Client) })
 	if err != nil {
 		return err
 	}

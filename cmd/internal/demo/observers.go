@@ -35,12 +35,9 @@ func (t *topic) close() { t.client.Close() }
 
 // follow counts records and looks after the promises until ctx ends.
 func (t *topic) follow(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		fetches := t.client.PollFetches(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err := fetches.Err(); err != nil {
+		if err := fetches.Err(); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("read the output topic: %w", err)
 		}
 		for iter := fetches.RecordIter(); !iter.Done(); {
@@ -52,6 +49,7 @@ func (t *topic) follow(ctx context.Context) error {
 			t.records.Add(1)
 		}
 	}
+	return nil
 }
 
 // published is how many campaign messages the input topic holds, whoever sent them.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
 	"example.com/tiffin/cmd/internal/settings"
@@ -100,7 +101,8 @@ func (w *world) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-func (w *world) fingerprints(ctx context.Context) (table, topic devstack.Fingerprint, err error) {
+// fingerprints reads both sinks from end to end, and shows every record to see.
+func (w *world) fingerprints(ctx context.Context, see func(devstack.Delivery)) (table, topic devstack.Fingerprint, err error) {
 	conn, err := w.connect(ctx)
 	if err != nil {
 		return table, topic, err
@@ -110,7 +112,12 @@ func (w *world) fingerprints(ctx context.Context) (table, topic devstack.Fingerp
 	topic = table
 	err = errors.Join(
 		table.AddTable(ctx, conn, w.settings.Feedback.Table.Identifier()),
-		topic.AddTopic(ctx, w.broker.Brokers(), w.settings.Kafka.Output))
+		devstack.EachCommitted(ctx, w.broker.Brokers(), w.settings.Kafka.Output, func(r *kgo.Record) error {
+			d, err := devstack.ParseDelivery(r.Value)
+			topic.Add(d)
+			see(d)
+			return err
+		}))
 	return table, topic, err
 }
 
