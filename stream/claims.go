@@ -92,18 +92,6 @@ func (c *claims) settle(b *batch) {
 	c.broadcast()
 }
 
-// owns reports whether every partition of the batch is still claimed.
-func (c *claims) owns(b *batch) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, a := range b.advances {
-		if c.owned[a.claim.partition] != a.claim {
-			return false
-		}
-	}
-	return true
-}
-
 // give stops admitting messages of the partitions, waits until what is in flight is
 // delivered, and forgets the claims. It returns them with their last positions.
 func (c *claims) give(ctx context.Context, partitions []int32) ([]*claim, error) {

@@ -78,6 +78,6 @@ func (s *copySource) encode(t *trigger) {
 }
 
 func appendField[T ~[]byte | ~string](dst []byte, value T) []byte {
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(value))) //nolint:gosec // Postgres limits a value to 1 GiB
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(value)))
 	return append(dst, value...)
 }

@@ -323,7 +323,7 @@ func (f *fault) kill() {
 	f.conns = nil
 	f.mu.Unlock()
 	for _, c := range conns {
-		_ = c.Conn.Close()
+		_ = c.Close()
 	}
 	f.die()
 }
@@ -374,7 +374,7 @@ func (c *faultConn) Write(p []byte) (int, error) {
 	if len(p) < 6 {
 		return c.Conn.Write(p)
 	}
-	effect, is := kafkaEffects[int16(binary.BigEndian.Uint16(p[4:]))] //nolint:gosec // the request's key
+	effect, is := kafkaEffects[int16(binary.BigEndian.Uint16(p[4:]))]
 	if !is {
 		return c.Conn.Write(p)
 	}
@@ -405,6 +405,6 @@ func (c *faultConn) Read(p []byte) (int, error) {
 	if c.fault.how == diesAfter {
 		c.fault.kill()
 	}
-	_ = c.Conn.Close()
+	_ = c.Close()
 	return 0, errors.New("the answer is lost")
 }

@@ -98,8 +98,7 @@ func (e *Engine) hopeless(err error) bool {
 }
 
 func (e *Engine) count(err error) {
-	var sink *sinkError
-	if errors.As(err, &sink) {
+	if sink, ok := errors.AsType[*sinkError](err); ok {
 		e.metrics.retries.WithLabelValues(sink.sink).Inc()
 	}
 }

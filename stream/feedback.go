@@ -53,7 +53,7 @@ const sharedColumns = 9
 
 func (r *row) campaign() (c Campaign, now int64) {
 	s := &r.shared
-	number := func(i int) int64 { return int64(binary.BigEndian.Uint64(s[i])) } //nolint:gosec // an int8 in binary form
+	number := func(i int) int64 { return int64(binary.BigEndian.Uint64(s[i])) }
 	return Campaign{
 		RestaurantID: string(s[0]), ID: string(s[1]), Content: string(s[2]), Owner: string(s[3]), OwnerContact: string(s[4]),
 		Start: number(5), End: number(6), Created: number(7),
@@ -130,7 +130,7 @@ func (f *feedback) rows(ctx context.Context, run idRange, each func(row) error) 
 	defer rows.Close()
 	for rows.Next() {
 		values := rows.RawValues()
-		r := row{id: int64(binary.BigEndian.Uint64(values[0])), client: values[sharedColumns+1]} //nolint:gosec // an int8 in binary form
+		r := row{id: int64(binary.BigEndian.Uint64(values[0])), client: values[sharedColumns+1]}
 		copy(r.shared[:], values[1:])
 		if err := each(r); err != nil {
 			return err

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -55,9 +56,7 @@ func (g *goal) await(ctx context.Context, s *session) error {
 		for _, own := range s.claims.partitions() {
 			delete(ledger, own)
 		}
-		for partition, next := range at {
-			ledger[partition] = next
-		}
+		maps.Copy(ledger, at)
 		if g.met(ledger) {
 			return nil
 		}

@@ -25,9 +25,9 @@ const sentPrefix = "tiffin sent="
 
 func (p position) metadata() *string {
 	if p.sent == 0 {
-		return kmsg.StringPtr("")
+		return new("")
 	}
-	return kmsg.StringPtr(sentPrefix + strconv.FormatInt(p.sent, 10))
+	return new(sentPrefix + strconv.FormatInt(p.sent, 10))
 }
 
 func parseSent(metadata *string) (int64, error) {

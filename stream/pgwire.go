@@ -29,13 +29,13 @@ func (a *textArray) reset() {
 
 func (a *textArray) add(element []byte) {
 	a.n++
-	a.buf = binary.BigEndian.AppendUint32(a.buf, uint32(len(element))) //nolint:gosec // Postgres limits a value to 1 GiB
+	a.buf = binary.BigEndian.AppendUint32(a.buf, uint32(len(element)))
 	a.buf = append(a.buf, element...)
 }
 
 // value is valid until the next reset.
 func (a *textArray) value() []byte {
-	binary.BigEndian.PutUint32(a.buf[12:], uint32(a.n)) //nolint:gosec // bounded by rowsPerInsert
+	binary.BigEndian.PutUint32(a.buf[12:], uint32(a.n))
 	return a.buf
 }
 
@@ -72,7 +72,7 @@ func (p *pipe) command(name string, rows int64, params ...[]byte) {
 func (p *pipe) number(name string, into *int64, params ...[]byte) {
 	p.send(name, params, func(rr *pgconn.ResultReader) error {
 		for rr.NextRow() {
-			*into = int64(binary.BigEndian.Uint64(rr.Values()[0])) //nolint:gosec // an int8 in binary form
+			*into = int64(binary.BigEndian.Uint64(rr.Values()[0]))
 		}
 		_, err := rr.Close()
 		return err

@@ -66,7 +66,7 @@ func topicMetadata(ctx context.Context, cl *kgo.Client, name string) (topicInfo,
 	req := kmsg.NewPtrMetadataRequest()
 	req.AllowAutoTopicCreation = true
 	topic := kmsg.NewMetadataRequestTopic()
-	topic.Topic = kmsg.StringPtr(name)
+	topic.Topic = new(name)
 	req.Topics = append(req.Topics, topic)
 	resp, err := req.RequestWith(ctx, cl)
 	if err != nil {
@@ -84,7 +84,7 @@ func topicMetadata(ctx context.Context, cl *kgo.Client, name string) (topicInfo,
 			return topicInfo{}, fmt.Errorf("topic %s, partition %d: %w", name, p.Partition, err)
 		}
 	}
-	return topicInfo{name: name, id: t.TopicID, partitions: int32(len(t.Partitions)), maxMessage: defaultMaxMessage}, nil //nolint:gosec // partitions are counted in 32 bits
+	return topicInfo{name: name, id: t.TopicID, partitions: int32(len(t.Partitions)), maxMessage: defaultMaxMessage}, nil
 }
 
 func messageLimits(ctx context.Context, cl *kgo.Client, names ...string) ([]int32, error) {

@@ -213,7 +213,7 @@ func (w *writer) readBack(ctx context.Context, before, last int64) (idRanges, er
 	rr := w.conn.PgConn().ExecPrepared(ctx, "readback", [][]byte{int8Value(before), int8Value(last)}, binaryFormat, binaryFormat)
 	var ids idRanges
 	for rr.NextRow() {
-		id := int64(binary.BigEndian.Uint64(rr.Values()[0])) //nolint:gosec // an int8 in binary form
+		id := int64(binary.BigEndian.Uint64(rr.Values()[0]))
 		ids.add(id, id)
 	}
 	if _, err := rr.Close(); err != nil {
@@ -263,10 +263,18 @@ func (w *writer) manifestParams(b *batch) ([][]byte, error) {
 		oid   uint32
 		value any
 	}{
-		{pgtype.Int4ArrayOID, partitions}, {pgtype.Int8ArrayOID, offsets}, {pgtype.TextArrayOID, outcomes},
-		{pgtype.TextArrayOID, restaurants}, {pgtype.TextArrayOID, campaigns}, {pgtype.Int8ArrayOID, nows},
-		{pgtype.TextArrayOID, fences}, {pgtype.BoolArrayOID, stale}, {pgtype.Int8ArrayOID, counts},
-		{pgtype.TextArrayOID, ids}, {pgtype.TextArrayOID, reasons}, {pgtype.TextArrayOID, texts},
+		{pgtype.Int4ArrayOID, partitions},
+		{pgtype.Int8ArrayOID, offsets},
+		{pgtype.TextArrayOID, outcomes},
+		{pgtype.TextArrayOID, restaurants},
+		{pgtype.TextArrayOID, campaigns},
+		{pgtype.Int8ArrayOID, nows},
+		{pgtype.TextArrayOID, fences},
+		{pgtype.BoolArrayOID, stale},
+		{pgtype.Int8ArrayOID, counts},
+		{pgtype.TextArrayOID, ids},
+		{pgtype.TextArrayOID, reasons},
+		{pgtype.TextArrayOID, texts},
 	} {
 		value, err := w.conn.TypeMap().Encode(arg.oid, pgtype.BinaryFormatCode, arg.value, nil)
 		if err != nil {
@@ -298,4 +306,4 @@ func (w *writer) close(ctx context.Context) {
 // binaryFormat asks for, and says, binary parameters and results throughout.
 var binaryFormat = []int16{pgtype.BinaryFormatCode}
 
-func int8Value(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) } //nolint:gosec // two's complement is the wire format
+func int8Value(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }

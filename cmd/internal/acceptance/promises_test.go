@@ -55,7 +55,7 @@ func (w *world) subscribe(subscriptions, restaurants int, random *rand.Rand) map
 func TestBothSinksEqualTheExpectation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 4)
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
+	random := rand.New(rand.NewPCG(1, 2))
 	of := w.subscribe(20_000, 500, random)
 	messages := mixed(of, 1000, random)
 	w.publish(messages...)
@@ -145,7 +145,7 @@ func (w *world) awaitHandled(conn *pgx.Conn, offset int64) {
 func TestKilledInABacklogBothSinksStayEqual(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 4)
-	random := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // repeatable
+	random := rand.New(rand.NewPCG(3, 4))
 	of := w.subscribe(20_000, 60, random)
 	messages := mixed(of, 1500, random)
 	w.publish(messages...)

@@ -26,16 +26,24 @@ import (
 
 var servers devstacktest.Servers
 
-func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "tiffin-acceptance-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	binaryDir = dir
+	code := servers.Main(m)
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+var binaryDir string // set by TestMain
 
 // binary is the program, built once.
 var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "tiffin-acceptance-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "tiffin")
-	out, err := exec.Command("go", "build", "-o", path, "example.com/tiffin/cmd/tiffin").CombinedOutput() //nolint:noctx // bounded by the test binary's own time-out
+	path := filepath.Join(binaryDir, "tiffin")
+	out, err := exec.Command("go", "build", "-o", path, "example.com/tiffin/cmd/tiffin").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
@@ -107,7 +115,7 @@ func (w *world) start(args ...string) *process {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(path, args...), done: make(chan error, 1)} //nolint:noctx // killed below
+	p := &process{cmd: exec.Command(path, args...), done: make(chan error, 1)}
 	p.cmd.Env = w.env
 	p.cmd.Stdout, p.cmd.Stderr = io.Discard, &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -170,11 +178,11 @@ func (w *world) ready(p *process) {
 			return false
 		}
 		address, _, _ := strings.Cut(after, "\n")
-		resp, err := http.Get("http://" + strings.TrimSpace(address) + "/readyz") //nolint:noctx // loopback
+		resp, err := http.Get("http://" + strings.TrimSpace(address) + "/readyz")
 		if err != nil {
 			return false
 		}
-		defer resp.Body.Close()
+		defer func() { _ = resp.Body.Close() }()
 		return resp.StatusCode == http.StatusOK
 	})
 }
