@@ -234,7 +234,8 @@ func (m *model) rebuild() {
 	m.next = m.confirmed()
 	m.w.mu.Lock()
 	m.w.rebuilds++
-	m.w.begun, m.w.applied, m.w.restart = m.next, m.next, m.next
+	// begun stays: until BeginLoad a lookup may still be answered from the old content.
+	m.w.applied, m.w.restart = m.next, m.next
 	s := m.w.snapshot()
 	rows := map[int64][2]string{}
 	for _, t := range m.w.txns {
