@@ -49,7 +49,7 @@ func TestRebuilds(t *testing.T) {
 	for reason, sql := range map[string]string{
 		"slot_missing": `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '%s'`,
 		"identity":     `ALTER TABLE subscribers_restaurants REPLICA IDENTITY FULL; DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r1'`,
-		"publication":  `DROP PUBLICATION tiffin`,
+		"publication":  `DROP PUBLICATION tiffin; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'unpublished')`,
 		"table":        `DROP TABLE subscribers_restaurants; CREATE TABLE subscribers_restaurants (id serial PRIMARY KEY, client_id varchar NOT NULL, restaurant_id varchar NOT NULL); INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'new')`,
 		"columns":      `ALTER TABLE subscribers_restaurants ALTER COLUMN client_id TYPE uuid USING gen_random_uuid(); DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r1'`,
 	} {
