@@ -13,7 +13,7 @@ import (
 )
 
 // publish sends one campaign after the other, each right after a change of its restaurant: a new
-// client subscribes and must be served, then the same client leaves and must not be.
+// client subscribes and must be served; later it leaves, and must not be served any more.
 func (s *show) publish(ctx context.Context) error {
 	conn, err := s.world.connect(ctx)
 	if err != nil {
@@ -26,16 +26,16 @@ func (s *show) publish(ctx context.Context) error {
 	}
 	defer client.Close()
 	campaigns := devstack.Campaigns{Seed: uint64(s.begun.UnixNano())}
-	restaurant := ""
 	return every(ctx, s.options.Campaigns, func(n int) error {
 		campaigns.Now = time.Now()
-		subscribe := n%2 == 0
-		if subscribe {
-			restaurant = s.world.source.Restaurant(rand.IntN(restaurants))
+		about, leaves := promise{}, false
+		if n%2 == 1 {
+			about, leaves = s.promises.leaver()
 		}
-		newcomer := fmt.Sprintf("newcomer-%d", n/2)
-		c := campaigns.Campaign(n, restaurant)
-		return s.promised(ctx, conn, client, c, promise{client: newcomer, served: subscribe})
+		if !leaves {
+			about = promise{client: fmt.Sprintf("newcomer-%d", n), restaurant: s.world.source.Restaurant(rand.IntN(restaurants)), served: true}
+		}
+		return s.promised(ctx, conn, client, campaigns.Campaign(n, about.restaurant), about)
 	})
 }
 

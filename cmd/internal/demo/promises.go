@@ -7,13 +7,14 @@ import "sync"
 type promises struct {
 	mu     sync.Mutex
 	open   map[string]promise // campaign id -> promise
+	kept   []promise          // newcomers who were served and have not left yet, oldest first
 	counts tally
 }
 
 // promise is about one client of one campaign.
 type promise struct {
-	client string
-	served bool // it must be served; else it must not
+	client, restaurant string
+	served             bool // it must be served; else it must not
 }
 
 // tally is how the promises were kept so far.
@@ -62,10 +63,25 @@ func (p *promises) delivered(campaign, client string) {
 	}
 	if about.served {
 		p.counts.served++
+		p.kept = append(p.kept, about)
 	} else {
 		p.counts.stale++
 	}
 	delete(p.open, campaign)
+}
+
+// leaver returns a client that may leave: the campaign that was to reach it has done so. To leave
+// before would be a race with the daemon's reading of that campaign, which may go either way.
+func (p *promises) leaver() (about promise, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.kept) == 0 {
+		return promise{}, false
+	}
+	about = p.kept[0]
+	p.kept = p.kept[1:]
+	about.served = false
+	return about, true
 }
 
 // tally is final once all records are read: who was not served by then was missed.

@@ -71,6 +71,12 @@ func TestPromisesAreCounted(t *testing.T) {
 	p.delivered("missed", "other")
 	p.delivered("left", "other")
 	p.delivered("stale", "old")
+	if about, ok := p.leaver(); !ok || about != (promise{client: "new"}) {
+		t.Errorf("%+v, %t may leave, want the one who was served", about, ok)
+	}
+	if about, ok := p.leaver(); ok {
+		t.Errorf("%+v may leave before it was served", about)
+	}
 	if got, want := p.tally(), (tally{subscribed: 2, served: 1, missed: 1, removed: 2, stale: 1}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
