@@ -20,6 +20,8 @@ type dictionary struct {
 	live   atomic.Int64 // texts
 	idle   atomic.Int64 // texts on the shards' idle lists: without rows, or lately so
 	size   atomic.Int64 // bytes
+	// longest is the length of the longest text ever interned, in bytes; it only grows.
+	longest atomic.Uint32
 }
 
 const (
@@ -81,6 +83,7 @@ func (d *dictionary) intern(b []byte, rows uint32) (uint32, error) {
 		if local, err = d.add(s, h, &t); err != nil {
 			return 0, err
 		}
+		d.lengthen(uint32(len(b)))
 	}
 	if rows > 0 {
 		d.count(s, local, int64(rows))
@@ -88,6 +91,15 @@ func (d *dictionary) intern(b []byte, rows uint32) (uint32, error) {
 		*st = *st&^stateValue | d.pins.now()&stateValue
 	}
 	return local<<shardBits | uint32(h%shardCount), nil
+}
+
+func (d *dictionary) lengthen(n uint32) {
+	for {
+		was := d.longest.Load()
+		if n <= was || d.longest.CompareAndSwap(was, n) {
+			return
+		}
+	}
 }
 
 // find returns the number of b if it has one.

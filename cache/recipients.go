@@ -33,6 +33,10 @@ func (r *Recipients) Range(from, to int) iter.Seq[[]byte] {
 	}
 }
 
+// MaxLen returns a bound of the length of any client's text, in bytes: that of the longest
+// the index has ever held.
+func (r *Recipients) MaxLen() int { return int(r.texts.longest.Load()) }
+
 // Release says that the Recipients are not used any more, so that dictionary numbers of
 // clients that are gone can be given out again. Without it they are not, until a rebuild.
 // Calls after the first do nothing.

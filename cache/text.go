@@ -71,11 +71,11 @@ func nibble(c byte) byte {
 // appendUUID prints what packUUID read.
 func appendUUID(to []byte, u *[16]byte) []byte {
 	const digits = "0123456789abcdef"
-	for i, b := range u {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			to = append(to, '-')
-		}
-		to = append(to, digits[b>>4], digits[b&15])
+	var text [uuidLen]byte
+	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
+	for i, at := range [16]uint8{0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34} {
+		b := u[i]
+		text[at], text[at+1] = digits[b>>4], digits[b&15]
 	}
-	return to
+	return append(to, text[:]...)
 }

@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -19,15 +18,15 @@ const (
 
 // deliverAll plans what was polled and writes it to Postgres, batch after batch, while the
 // publishers bring earlier batches to Kafka.
-func (s *session) deliverAll(ctx context.Context, polled <-chan []*kgo.Record) error {
+func (s *session) deliverAll(ctx context.Context, polled <-chan poll) error {
 	for {
-		s.state.doing("")
+		s.state.doing(delivering, "")
 		select {
-		case records, ok := <-polled:
+		case p, ok := <-polled:
 			if !ok {
 				return nil
 			}
-			if err := s.handle(ctx, records); err != nil {
+			if err := s.handle(ctx, p); err != nil {
 				if ctx.Err() != nil && s.work.Err() == nil {
 					return nil // asked to stop: what was not admitted stays for the next time
 				}
@@ -39,20 +38,14 @@ func (s *session) deliverAll(ctx context.Context, polled <-chan []*kgo.Record) e
 	}
 }
 
-// handle delivers one poll's messages. The fence is raised once, behind the poll: whatever
-// was committed before any of these messages was read is in the index then.
-func (s *session) handle(ctx context.Context, records []*kgo.Record) error {
-	s.state.doing("waiting for the index to reach the source's position (fence)")
-	mark, err := s.fence.Wait(ctx)
-	if err != nil {
-		return fmt.Errorf("fence: %w", err)
-	}
+// handle delivers one poll's messages.
+func (s *session) handle(ctx context.Context, p poll) (err error) {
 	b := newBatch()
 	defer func() { b.abandon() }() // only what is not on its way is left in b
 	last := map[int32]int64{}
-	for _, r := range records {
+	for _, r := range p.records {
 		last[r.Partition] = r.Offset + 1
-		t, err := s.planNext(ctx, r, mark)
+		t, err := s.planNext(ctx, r, p.mark)
 		if err != nil {
 			return err
 		}
@@ -105,7 +98,7 @@ func (s *session) planNext(ctx context.Context, r *kgo.Record, mark cache.Mark) 
 	if !ours || r.Offset < next {
 		return nil, nil
 	}
-	s.state.doing("looking up subscribers (index)")
+	s.state.doing(delivering, "looking up subscribers (index)")
 	return s.planner.plan(ctx, r, mark)
 }
 
@@ -116,7 +109,7 @@ func (s *session) send(b *batch) (*batch, error) {
 	if len(b.triggers) == 0 {
 		return b, nil
 	}
-	s.state.doing("waiting for the brokers to commit earlier batches")
+	s.state.doing(delivering, "waiting for the brokers to commit earlier batches")
 	select {
 	case s.slots <- struct{}{}:
 	case <-s.work.Done():
@@ -134,7 +127,7 @@ func (s *session) send(b *batch) (*batch, error) {
 		defer b.leave()
 		return sinkFault(sinkKafka, s.publish(s.work, b, prev))
 	})
-	s.state.doing("waiting for the feedback database")
+	s.state.doing(delivering, "waiting for the feedback database")
 	err := s.store.deliver(s.work, b)
 	b.leave()
 	if err != nil {

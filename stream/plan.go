@@ -78,11 +78,7 @@ func (p *planner) checkSize(t *trigger, recipients *cache.Recipients) *Malformed
 	env := newEnvelope(&t.campaign, t.now)
 	headers := len("trigger") + len(triggerID(p.topics.input.name, t.partition, t.offset)) + 10
 	size := func(client int) int { return recordSize(client, env.maxValue(client), headers) }
-	longest := 0
-	for client := range recipients.Range(0, recipients.Len()) {
-		longest = max(longest, len(client))
-	}
-	if size(longest) <= limit {
+	if size(recipients.MaxLen()) <= limit {
 		return nil
 	}
 	var value []byte

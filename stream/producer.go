@@ -24,6 +24,9 @@ const (
 	transactionTimeout = 60 * time.Second
 	// produceTimeout bounds the wait for the acknowledgement of a transaction's records.
 	produceTimeout = 45 * time.Second
+	// linger lets batches fill while records are being encoded; the flush behind them does not
+	// wait for it.
+	linger = 10 * time.Millisecond
 	// arenaBytes and arenasPerProducer bound the encoded records that a producer has under
 	// way, however large a campaign is.
 	arenaBytes        = 1 << 20
@@ -37,6 +40,8 @@ type producer struct {
 	txnID  string
 	topics topics
 	arenas chan *arena
+	// records fills one arena after the other, from trigger to trigger; flush ends the last.
+	records arenaWriter
 	// explicit says that the broker wants AddOffsetsToTxn before TxnOffsetCommit: it has no
 	// transactions of version 2 (KIP-890).
 	explicit bool
@@ -65,7 +70,7 @@ func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
 	opts := []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
-		kgo.ProducerLinger(0),
+		kgo.ProducerLinger(linger),
 		kgo.UnknownTopicRetries(4),
 		kgo.RecordDeliveryTimeout(produceTimeout),
 		kgo.ProducerBatchMaxBytesFn(func(topic string) int32 {
@@ -88,6 +93,7 @@ func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
 		return nil, err
 	}
 	p.cl = cl
+	p.records.p = p
 	for range arenasPerProducer {
 		p.arenas <- &arena{home: p.arenas}
 	}
@@ -108,16 +114,14 @@ func (p *producer) begin() error {
 }
 
 // sendDeliveries produces the records of recipients [from, to) of a trigger. It returns when
-// all are encoded, not when they are acknowledged.
+// all are encoded, not when they are acknowledged: flush waits for that.
 func (p *producer) sendDeliveries(ctx context.Context, t *trigger, env *envelope, from, to int) error {
 	headers := []kgo.RecordHeader{{Key: "trigger", Value: []byte(triggerID(p.topics.input.name, t.partition, t.offset))}}
-	w := arenaWriter{p: p}
 	for client := range t.recipients.Range(from, to) {
-		if err := w.add(ctx, client, env, headers); err != nil {
+		if err := p.records.add(ctx, client, env, headers); err != nil {
 			return err
 		}
 	}
-	w.end()
 	return nil
 }
 
@@ -125,6 +129,7 @@ func (p *producer) sendDeliveries(ctx context.Context, t *trigger, env *envelope
 func (p *producer) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, produceTimeout)
 	defer cancel()
+	p.records.end()
 	err := p.cl.Flush(ctx)
 	p.deadBytes = 0
 	if failed := p.failed.Load(); failed != nil {

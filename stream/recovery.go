@@ -72,7 +72,7 @@ func (r *recovery) resendDeliveries(ctx context.Context, rec record) error {
 	}
 	ids := rec.ids.skip(sent)
 	found := int64(0)
-	builder := rowBuilder{r: r, rec: rec, w: arenaWriter{p: r.p}}
+	builder := rowBuilder{r: r, rec: rec}
 	for _, run := range ids {
 		err := r.s.store.rows(ctx, run, func(row row) error {
 			found++
@@ -82,7 +82,6 @@ func (r *recovery) resendDeliveries(ctx context.Context, rec record) error {
 			return err
 		}
 	}
-	builder.w.end()
 	if gone := ids.count() - found; gone > 0 {
 		r.s.log.Warn("feedback rows were deleted before their records went out; they are not sent",
 			"trigger", triggerID(r.s.topics.input.name, r.partition, rec.offset), "rows", gone)
@@ -94,7 +93,6 @@ func (r *recovery) resendDeliveries(ctx context.Context, rec record) error {
 type rowBuilder struct {
 	r       *recovery
 	rec     record
-	w       arenaWriter
 	made    [sharedColumns][]byte // the columns that env was made of
 	env     envelope
 	headers []kgo.RecordHeader
@@ -102,7 +100,6 @@ type rowBuilder struct {
 
 func (b *rowBuilder) add(ctx context.Context, row row) error {
 	if b.r.out >= b.r.s.cfg.MaxTransactionRecords {
-		b.w.end()
 		if err := b.r.turn(ctx, position{offset: b.rec.offset, sent: b.rec.ids.before(row.id)}, true); err != nil {
 			return err
 		}
@@ -118,7 +115,7 @@ func (b *rowBuilder) add(ctx context.Context, row row) error {
 	}
 	b.r.out++
 	b.r.all++
-	return b.w.add(ctx, row.client, &b.env, b.headers)
+	return b.r.p.records.add(ctx, row.client, &b.env, b.headers)
 }
 
 // resendDeadLetter reads the malformed record again.

@@ -10,6 +10,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"example.com/tiffin/cache"
 )
 
 const (
@@ -205,7 +207,7 @@ func (s *session) run(ctx context.Context) error {
 		s.state.enter("finishing what is in hand")
 	})()
 
-	polled := make(chan []*kgo.Record)
+	polled := make(chan poll)
 	s.spawn(func() error { return s.poll(active, polled) })
 	s.spawn(func() error { return s.deliverAll(active, polled) })
 	s.spawn(func() error { return s.probe(active) })
@@ -253,8 +255,16 @@ func (s *session) drainDeadline(active context.Context) (cancel func()) {
 	}
 }
 
-// poll reads campaign messages ahead by one poll.
-func (s *session) poll(ctx context.Context, polled chan<- []*kgo.Record) error {
+// poll is what was read at once, and the position that the index had reached after that:
+// whatever was committed before any of the messages was read is in it.
+type poll struct {
+	records []*kgo.Record
+	mark    cache.Mark
+}
+
+// poll reads campaign messages ahead by one poll, and raises the fence behind them, while
+// what was read before is being delivered.
+func (s *session) poll(ctx context.Context, polled chan<- poll) error {
 	defer close(polled)
 	const most = 2000 // messages; bounds what a poll holds in memory with the fetch sizes
 	for {
@@ -269,8 +279,17 @@ func (s *session) poll(ctx context.Context, polled chan<- []*kgo.Record) error {
 		if faults != nil {
 			return sinkFault(sinkKafka, faults)
 		}
+		s.state.doing(polling, "waiting for the index to reach the source's position (fence)")
+		mark, err := s.fence.Wait(ctx)
+		s.state.doing(polling, "")
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("fence: %w", err)
+		}
 		select {
-		case polled <- fetches.Records():
+		case polled <- poll{fetches.Records(), mark}:
 		case <-ctx.Done():
 			return nil
 		}

@@ -14,13 +14,24 @@ type state struct {
 	now func() time.Time
 
 	mu     sync.Mutex
-	phase  string // why not ready; empty when delivering
-	fault  string // what ended the last session, while there is no new one
-	step   string // what the delivering goroutine waits for
-	since  time.Time
+	phase  string            // why not ready; empty when delivering
+	fault  string            // what ended the last session, while there is no new one
+	steps  [2]step           // by goroutine
 	probes map[string]string // sink -> what its probe says
 	served bool              // ready at least once
 }
+
+// step is what a goroutine waits for, and since when.
+type step struct {
+	what  string
+	since time.Time
+}
+
+// The goroutines whose steps are told.
+const (
+	polling = iota
+	delivering
+)
 
 func newState(now func() time.Time) *state {
 	return &state{now: now, phase: "starting", probes: map[string]string{}}
@@ -44,16 +55,17 @@ func (s *state) ready() {
 func (s *state) ended(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fault, s.phase, s.step = err.Error(), "", ""
+	s.fault, s.phase = err.Error(), ""
+	clear(s.steps[:])
 	clear(s.probes)
 }
 
-// doing says what the delivering goroutine waits for; empty for messages.
-func (s *state) doing(step string) {
+// doing says what a goroutine waits for; empty for messages.
+func (s *state) doing(who int, what string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.step != step {
-		s.step, s.since = step, s.now()
+	if s.steps[who].what != what {
+		s.steps[who] = step{what, s.now()}
 	}
 }
 
@@ -82,9 +94,12 @@ func (s *state) reasons() []string {
 	if s.phase != "" {
 		why = append(why, "stream: "+s.phase)
 	}
-	if s.step != "" {
-		if d := s.now().Sub(s.since); d >= slowStep {
-			why = append(why, fmt.Sprintf("stream: %s for %s", s.step, d.Round(time.Second)))
+	for _, step := range s.steps {
+		if step.what == "" {
+			continue
+		}
+		if d := s.now().Sub(step.since); d >= slowStep {
+			why = append(why, fmt.Sprintf("stream: %s for %s", step.what, d.Round(time.Second)))
 		}
 	}
 	for _, sink := range []string{sinkPostgres, sinkKafka} {

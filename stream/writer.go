@@ -18,6 +18,8 @@ const (
 	// copyBelow is the average fan-out under which one COPY of a whole batch beats a
 	// statement per campaign.
 	copyBelow = 50
+	// inFlightBytes is how much is sent to Postgres before its answers are read.
+	inFlightBytes = 256 << 10
 	// statementTimeout bounds one exchange with the feedback database.
 	statementTimeout = 60 * time.Second
 )
@@ -151,6 +153,7 @@ func (w *writer) prefersCopy(b *batch) bool {
 }
 
 func (w *writer) insertClients(p *pipe, b *batch) error {
+	sent := 0
 	for _, t := range b.triggers {
 		for from := 0; from < t.deliveries(); from += rowsPerInsert {
 			to := min(from+rowsPerInsert, t.deliveries())
@@ -161,9 +164,12 @@ func (w *writer) insertClients(p *pipe, b *batch) error {
 			c := &t.campaign
 			p.command("insert", int64(to-from), []byte(c.RestaurantID), []byte(c.ID), []byte(c.Content), []byte(c.Owner),
 				[]byte(c.OwnerContact), int8Value(c.Start), int8Value(c.End), int8Value(c.Created), w.clients.value(), int8Value(t.now))
-			// One statement stays under way while the next is put together.
-			if err := p.drain(1); err != nil {
-				return err
+			// What is under way is bounded in bytes; the server works meanwhile.
+			if sent += len(w.clients.buf); sent >= inFlightBytes {
+				sent = 0
+				if err := p.drain(1); err != nil {
+					return err
+				}
 			}
 		}
 	}
