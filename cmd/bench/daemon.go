@@ -54,7 +54,7 @@ func startTiffin(ctx context.Context, program string, s *servers) (*tiffin, erro
 	t.cmd = exec.CommandContext(context.WithoutCancel(ctx), program, "run")
 	t.cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"),
-		"TIFFIN_SOURCE_DSN=" + s.postgres.DSN(sourceDatabase), "TIFFIN_FEEDBACK_DSN=" + s.postgres.DSN(feedbackDatabase),
+		"TIFFIN_SOURCE_DSN=" + s.source.DSN(sourceDatabase), "TIFFIN_FEEDBACK_DSN=" + s.feedback.DSN(feedbackDatabase),
 		"TIFFIN_KAFKA_BROKERS=" + strings.Join(s.kafka.Brokers(), ","), "TIFFIN_KAFKA_START=earliest",
 		"TIFFIN_KAFKA_INPUT=" + inputTopic, "TIFFIN_KAFKA_OUTPUT=" + outputTopic, "TIFFIN_KAFKA_DEAD_LETTER=" + deadLetterTopic,
 		"TIFFIN_KAFKA_GROUP=" + group, "TIFFIN_DELIVERY_MODE=exactly_once", "TIFFIN_HTTP_LISTEN=" + address,

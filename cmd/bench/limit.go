@@ -59,7 +59,7 @@ func limit(ctx context.Context, w *workload, s *servers, campaigns int) (time.Du
 }
 
 func createLimitTable(ctx context.Context, s *servers) error {
-	conn, err := pgx.Connect(ctx, s.postgres.DSN(feedbackDatabase))
+	conn, err := pgx.Connect(ctx, s.feedback.DSN(feedbackDatabase))
 	if err != nil {
 		return fmt.Errorf("connect for the limit: %w", err)
 	}
@@ -82,7 +82,7 @@ type limitWorker struct {
 }
 
 func newLimitWorker(ctx context.Context, w *workload, s *servers, n int) (*limitWorker, error) {
-	conn, err := pgx.Connect(ctx, s.postgres.DSN(feedbackDatabase))
+	conn, err := pgx.Connect(ctx, s.feedback.DSN(feedbackDatabase))
 	if err != nil {
 		return nil, fmt.Errorf("connect for the limit: %w", err)
 	}

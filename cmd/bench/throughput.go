@@ -116,7 +116,7 @@ func measure(ctx context.Context, w *workload, s *servers, program string, say f
 
 // settle writes out what the limit left, so that the daemon does not pay for it.
 func settle(ctx context.Context, s *servers) error {
-	conn, err := pgx.Connect(ctx, s.postgres.DSN(feedbackDatabase))
+	conn, err := pgx.Connect(ctx, s.feedback.DSN(feedbackDatabase))
 	if err != nil {
 		return fmt.Errorf("settle the database: %w", err)
 	}

@@ -81,7 +81,7 @@ func (w *workload) envelope(n int, trigger int64) (head, tail []byte, err error)
 
 // load fills the source table and the input topic.
 func (w *workload) load(ctx context.Context, servers *servers) error {
-	conn, err := pgx.Connect(ctx, servers.postgres.DSN(sourceDatabase))
+	conn, err := pgx.Connect(ctx, servers.source.DSN(sourceDatabase))
 	if err != nil {
 		return fmt.Errorf("connect to the source database: %w", err)
 	}
@@ -123,9 +123,12 @@ const (
 	group            = "tiffin"
 )
 
-// servers are the real ones that are measured together with tiffin.
+// servers are the real ones that are measured together with tiffin. The source database has a
+// server of its own, as where another team guards it: on a shared one the replication slot would
+// have to decode what the feedback table's rows write to the log.
 type servers struct {
-	postgres *devstack.Postgres
+	source   *devstack.Postgres
+	feedback *devstack.Postgres
 	kafka    *devstack.Kafka
 }
 
@@ -139,21 +142,30 @@ const (
 func startServers(ctx context.Context, o options) (*servers, error) {
 	s := &servers{}
 	var err error
-	s.postgres, err = devstack.StartPostgres(ctx, devstack.PostgresOptions{
+	for database, server := range map[string]**devstack.Postgres{sourceDatabase: &s.source, feedbackDatabase: &s.feedback} {
+		if *server, err = startPostgres(ctx, o, database); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+	}
+	s.kafka, err = devstack.StartKafka(ctx, devstack.KafkaOptions{Dir: o.dir, Production: true, HeapMB: kafkaHeapMB})
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func startPostgres(ctx context.Context, o options, database string) (*devstack.Postgres, error) {
+	server, err := devstack.StartPostgres(ctx, devstack.PostgresOptions{
 		Dir: o.dir, Durable: true,
 		Settings: map[string]string{"shared_buffers": sharedBuffers, "max_wal_size": maxWAL, "checkpoint_timeout": "30min"},
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.kafka, err = devstack.StartKafka(ctx, devstack.KafkaOptions{Dir: o.dir, Production: true, HeapMB: kafkaHeapMB})
-	if err == nil {
-		err = errors.Join(s.postgres.CreateDatabase(ctx, sourceDatabase), s.postgres.CreateDatabase(ctx, feedbackDatabase))
+	if err := server.CreateDatabase(ctx, database); err != nil {
+		return nil, errors.Join(err, server.Close())
 	}
-	if err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	return s, nil
+	return server, nil
 }
 
 func (s *servers) close() error {
@@ -161,7 +173,12 @@ func (s *servers) close() error {
 	if s.kafka != nil {
 		err = s.kafka.Close()
 	}
-	return errors.Join(err, s.postgres.Close())
+	for _, server := range []*devstack.Postgres{s.source, s.feedback} {
+		if server != nil {
+			err = errors.Join(err, server.Close())
+		}
+	}
+	return err
 }
 
 func (s *servers) createTopics(ctx context.Context, partitions int, names ...string) error {
