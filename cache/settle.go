@@ -67,7 +67,7 @@ func (u *unsettled) skip(end LSN) {
 func (u *unsettled) list() []applied {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.txns[:len(u.txns):len(u.txns)]
+	return slices.Clip(u.txns)
 }
 
 func (u *unsettled) len() int {

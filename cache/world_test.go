@@ -56,11 +56,11 @@ type worldTxn struct {
 
 // worldOp replaces row id (old, unless it is an insert) by row newID (unless it is a delete).
 type worldOp struct {
-	id, newID          int64
-	oldR, oldC         string
-	newR, newC         string
-	inserts, deletes   bool
-	sameR, sameC, none bool
+	id, newID        int64
+	oldR, oldC       string
+	newR, newC       string
+	inserts, deletes bool
+	sameR, sameC     bool
 }
 
 func newWorld(seed uint64) *world {

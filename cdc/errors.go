@@ -96,8 +96,7 @@ func untrusted(err error) bool {
 
 // sqlState returns the error code of a server's answer, "" when there was none.
 func sqlState(err error) string {
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pgErr.Code
 	}
 	return ""

@@ -22,8 +22,6 @@ func (p *position) start(confirmed cache.LSN) {
 	p.reported = max(p.reported, confirmed)
 }
 
-func (p *position) begin() { p.inTxn = true }
-
 // heard records that the server sent the log up to here.
 func (p *position) heard(at cache.LSN) { p.received = max(p.received, at) }
 

@@ -78,7 +78,7 @@ func (r *Reader) Run(ctx context.Context) error {
 		err := r.session(ctx)
 		if ctx.Err() != nil {
 			r.state.say("stopped")
-			return nil
+			return nil //nolint:nilerr // asked to stop: what the session said of it is no fault
 		}
 		if r.settled {
 			attempt, r.settled = 0, false
@@ -114,8 +114,7 @@ func (r *Reader) consider(err error) error {
 	case errors.Is(err, errTooManyRebuilds):
 		return err
 	}
-	var held *heldError
-	if !errors.As(err, &held) {
+	if _, held := errors.AsType[*heldError](err); !held {
 		r.heldSince = time.Time{}
 		if permanent(err) && !r.synced {
 			return err

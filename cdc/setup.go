@@ -125,8 +125,7 @@ func dropSlotStep(name, why string) Step {
 // identitySteps turns a replica identity that cannot be followed into its mending; other
 // faults stay faults.
 func identitySteps(ctx context.Context, q querier, table *tableFacts, fault error) ([]Step, error) {
-	var unfit *identityFault
-	if !errors.As(fault, &unfit) {
+	if _, unfit := errors.AsType[*identityFault](fault); !unfit {
 		return nil, fault
 	}
 	var byKey bool
