@@ -35,7 +35,8 @@ type ledgerStore interface {
 
 // manifestStore is tiffin.trigger and the rows that it leads to.
 type manifestStore interface {
-	// manifest returns the messages of a partition handled in [from, to), in offset order.
+	// manifest returns the first messages (a page of them) of a partition handled in
+	// [from, to), in offset order; none when there are no more.
 	manifest(ctx context.Context, partition int32, from, to int64) ([]record, error)
 	// rows calls each for the feedback rows of a run of ids, ascending.
 	rows(ctx context.Context, run idRange, each func(row) error) error

@@ -118,7 +118,9 @@ type record struct {
 	fault   MalformedError // of a malformed message
 }
 
-// manifest returns the messages of a partition handled in [from, to), in offset order.
+// manifestPage bounds how many messages recovery holds in memory.
+const manifestPage = 1000
+
 func (l *ledger) manifest(ctx context.Context, partition int32, from, to int64) ([]record, error) {
 	fail := func(err error) error {
 		return fmt.Errorf("read the manifest of partition %d from %d to %d: %w", partition, from, to, err)
@@ -127,7 +129,7 @@ func (l *ledger) manifest(ctx context.Context, partition int32, from, to int64) 
 		SELECT record_offset, outcome, coalesce(feedback_ids::text, '{}'), coalesce(reason, ''), coalesce(error, '')
 		FROM tiffin.trigger
 		WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND record_offset >= $4 AND record_offset < $5
-		ORDER BY record_offset`, l.group, l.topic, partition, from, to)
+		ORDER BY record_offset LIMIT $6`, l.group, l.topic, partition, from, to, manifestPage)
 	if err != nil {
 		return nil, fail(err)
 	}

@@ -42,10 +42,7 @@ func (a *textArray) value() []byte {
 // pipe sends prepared statements in pipeline mode and checks their results in order. After
 // the first error everything is skipped; finish or close reports it.
 type pipe struct {
-	w      *writer
-	ctx    context.Context //nolint:containedctx // the pipe lives for one call of the writer
-	cancel context.CancelFunc
-	p      *pgconn.Pipeline
+	p *pgconn.Pipeline
 	// pending are the checks of the results still to come.
 	pending []func(*pgconn.ResultReader) error
 	err     error
@@ -53,8 +50,7 @@ type pipe struct {
 }
 
 func (w *writer) startPipe(ctx context.Context) *pipe {
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
-	return &pipe{w: w, ctx: ctx, cancel: cancel, p: w.conn.PgConn().StartPipeline(ctx)}
+	return &pipe{p: w.conn.PgConn().StartPipeline(ctx)}
 }
 
 // command sends a statement whose command tag must count rows, or anything if rows is -1.
@@ -158,7 +154,6 @@ func (p *pipe) close() error {
 		return nil
 	}
 	p.closed = true
-	defer p.cancel()
 	if err := p.p.Close(); err != nil && p.err == nil {
 		return err
 	}

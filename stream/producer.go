@@ -88,6 +88,7 @@ func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
 		p.txnID = cfg.Kafka.Group + "." + cfg.Kafka.Process + "." + strconv.Itoa(n)
 		opts = append(opts, kgo.TransactionalID(p.txnID), kgo.TransactionTimeout(transactionTimeout))
 	}
+	opts = append(opts, clientMetrics(cfg.Registerer, "producer-"+strconv.Itoa(n))...)
 	cl, err := cfg.Kafka.newClient(opts...)
 	if err != nil {
 		return nil, err

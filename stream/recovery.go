@@ -27,10 +27,6 @@ type recovery struct {
 // run sends the missing records in one or more transactions; the last moves the group's
 // offset to the ledger's.
 func (r *recovery) run(ctx context.Context) (err error) {
-	todo, err := r.s.store.manifest(ctx, r.partition, r.from.offset, r.to)
-	if err != nil {
-		return err
-	}
 	if r.p, err = r.s.rotation.take(ctx); err != nil {
 		return err
 	}
@@ -38,18 +34,33 @@ func (r *recovery) run(ctx context.Context) (err error) {
 	if err := r.p.begin(); err != nil {
 		return err
 	}
-	for _, rec := range todo {
-		if err := r.resend(ctx, rec); err != nil {
-			return fmt.Errorf("rebuild %s: %w", triggerID(r.s.topics.input.name, r.partition, rec.offset), err)
-		}
+	messages, err := r.resendAll(ctx)
+	if err != nil {
+		return err
 	}
 	if err := r.turn(ctx, position{offset: r.to}, false); err != nil {
 		return err
 	}
 	r.s.metrics.recovered.Add(float64(r.all))
 	r.s.log.Warn("records rebuilt from feedback rows", "partition", r.partition, "from_offset", r.from.offset,
-		"already_sent", r.from.sent, "to_offset", r.to, "messages", len(todo), "records", r.all)
+		"already_sent", r.from.sent, "to_offset", r.to, "messages", messages, "records", r.all)
 	return nil
+}
+
+func (r *recovery) resendAll(ctx context.Context) (messages int, err error) {
+	for next := r.from.offset; ; {
+		page, err := r.s.store.manifest(ctx, r.partition, next, r.to)
+		if err != nil || len(page) == 0 {
+			return messages, err
+		}
+		for _, rec := range page {
+			if err := r.resend(ctx, rec); err != nil {
+				return messages, fmt.Errorf("rebuild %s: %w", triggerID(r.s.topics.input.name, r.partition, rec.offset), err)
+			}
+			next = rec.offset + 1
+		}
+		messages += len(page)
+	}
 }
 
 func (r *recovery) resend(ctx context.Context, rec record) error {

@@ -136,7 +136,7 @@ func (s *session) join() error {
 	if k.InstanceID != "" {
 		s.member.instance = &k.InstanceID
 	}
-	cl, err := k.newClient(opts...)
+	cl, err := k.newClient(append(opts, clientMetrics(s.cfg.Registerer, "consumer")...)...)
 	if err != nil {
 		return err
 	}

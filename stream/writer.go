@@ -20,8 +20,10 @@ const (
 	copyBelow = 50
 	// inFlightBytes is how much is sent to Postgres before its answers are read.
 	inFlightBytes = 256 << 10
-	// statementTimeout bounds one exchange with the feedback database.
+	// statementTimeout and rowTimeout bound one exchange with the feedback database: so much,
+	// and so much more a row (a fiftieth of the slowest rate in FACTS).
 	statementTimeout = 60 * time.Second
+	rowTimeout       = 200 * time.Microsecond
 )
 
 // writer delivers batches into Postgres on a connection of its own. One goroutine at a time.
@@ -116,6 +118,8 @@ func (w *writer) deliver(ctx context.Context, b *batch) error {
 // insertRows begins the transaction, moves the ledger, inserts every row, and returns the
 // sequence's value before the first and at the last.
 func (w *writer) insertRows(ctx context.Context, b *batch) (before, last int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeoutOf(b.deliveries))
+	defer cancel()
 	p := w.startPipe(ctx)
 	defer func() { err = errors.Join(err, p.close()) }()
 	p.command("begin", -1)
@@ -141,6 +145,8 @@ func (w *writer) insertRows(ctx context.Context, b *batch) (before, last int64, 
 	p.number("currval", &last, []byte(w.sequence))
 	return before, last, p.finish()
 }
+
+func timeoutOf(rows int) time.Duration { return statementTimeout + time.Duration(rows)*rowTimeout }
 
 func (w *writer) prefersCopy(b *batch) bool {
 	delivered := 0
@@ -177,8 +183,6 @@ func (w *writer) insertClients(p *pipe, b *batch) error {
 }
 
 func (w *writer) copyRows(ctx context.Context, b *batch) error {
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
-	defer cancel()
 	tag, err := w.conn.PgConn().CopyFrom(ctx, newCopySource(b), `COPY `+w.table+` (`+feedbackColumns+`) FROM STDIN (FORMAT binary)`)
 	if err != nil {
 		return err
@@ -214,7 +218,7 @@ func (w *writer) assignIDs(ctx context.Context, b *batch, before, last int64) er
 }
 
 func (w *writer) readBack(ctx context.Context, before, last int64) (idRanges, error) {
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeoutOf(int(last-before)))
 	defer cancel()
 	rr := w.conn.PgConn().ExecPrepared(ctx, "readback", [][]byte{int8Value(before), int8Value(last)}, binaryFormat, binaryFormat)
 	var ids idRanges
@@ -234,6 +238,8 @@ func (w *writer) finish(ctx context.Context, b *batch) (err error) {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, timeoutOf(len(b.triggers)))
+	defer cancel()
 	p := w.startPipe(ctx)
 	defer func() { err = errors.Join(err, p.close()) }()
 	p.command("manifest", int64(len(b.triggers)), params...)
