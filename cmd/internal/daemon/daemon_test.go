@@ -212,6 +212,7 @@ func TestDaemonDeliversToBothSinksAndStopsWhenAsked(t *testing.T) {
 		`tiffin_index_lookups_total{result="resident"}`, `tiffin_index_lookups_total{result="empty"}`, "tiffin_cdc_transactions_total 1",
 		`tiffin_cdc_changes_total{op="insert"} 1`, "tiffin_cdc_lag_bytes ", "tiffin_cdc_visible_seconds_count 1", "tiffin_slot_retained_bytes ",
 		"tiffin_recovered_deliveries_total 0", "tiffin_build_info{",
+		`tiffin_kafka_connects_total{client="consumer",node_id=`, `tiffin_kafka_produce_bytes_total{client="producer-`,
 	} {
 		if !strings.Contains(text, name) {
 			t.Errorf("the metrics lack %s", name)
@@ -242,5 +243,24 @@ func TestUntilNowHandlesWhatIsThereAndEnds(t *testing.T) {
 	}
 	if got := w.clients(t, 6); fmt.Sprint(got) != "map[ann:2 bob:2 cid:2]" {
 		t.Errorf("delivered to %v", got)
+	}
+}
+
+func TestKafkaClientsAreCountedInEverySession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := start(t, w.environ, nil)
+	r.waitReady(t)
+	const none = `tiffin_sink_retries_total{sink="postgres"} 0`
+	w.db.Exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+	w.publish(t, "r1")
+	w.clients(t, 2)
+	if text := r.metrics(t); strings.Contains(text, none) {
+		t.Fatal("the session went on")
+	}
+	for _, client := range []string{"consumer", "producer-0", "producer-1", "producer-2"} {
+		if name := `tiffin_kafka_connects_total{client="` + client + `"`; !strings.Contains(r.metrics(t), name) {
+			t.Errorf("after a new session the metrics lack %s", name)
+		}
 	}
 }
