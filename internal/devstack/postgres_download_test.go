@@ -16,11 +16,11 @@ func TestPostgresIsDownloadedWhereThereIsNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bin, err := downloadPostgres(t.Context(), as)
+	bin, err := downloadPostgres(t.Context(), NewestPostgres, as)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := downloadPostgres(t.Context(), as)
+	again, err := downloadPostgres(t.Context(), NewestPostgres, as)
 	if err != nil || again != bin {
 		t.Fatalf("the second time %q, %v; want %q from the cache", again, err, bin)
 	}

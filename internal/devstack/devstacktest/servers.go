@@ -36,6 +36,7 @@ type Servers struct {
 	KafkaOptions devstack.KafkaOptions
 
 	postgres shared[*devstack.Postgres]
+	newest   shared[*devstack.Postgres]
 	kafka    shared[*devstack.Kafka]
 	number   atomic.Int64 // makes names unique within the binary
 }
@@ -56,7 +57,7 @@ func (s *Servers) Main(m *testing.M) int {
 
 // Close stops what was started. Main calls it; a TestMain of one's own must.
 func (s *Servers) Close() error {
-	return errors.Join(s.postgres.close(), s.kafka.close())
+	return errors.Join(s.postgres.close(), s.newest.close(), s.kafka.close())
 }
 
 // Postgres is the shared server. A test that stops, kills or configures it must start its own by
@@ -66,6 +67,24 @@ func (s *Servers) Postgres(tb testing.TB) *devstack.Postgres {
 	server, err := s.postgres.get(func() (*devstack.Postgres, error) {
 		return devstack.StartPostgres(tb.Context(), s.PostgresOptions)
 	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return server
+}
+
+// NewestPostgres is a shared server of the newest major version. It may have to be downloaded: where
+// that is not possible the test is skipped and says so; with CI=true that is a failure.
+func (s *Servers) NewestPostgres(tb testing.TB) *devstack.Postgres {
+	tb.Helper()
+	server, err := s.newest.get(func() (*devstack.Postgres, error) {
+		options := s.PostgresOptions
+		options.BinDir, options.Version = "", devstack.NewestPostgres
+		return devstack.StartPostgres(tb.Context(), options)
+	})
+	if err != nil && os.Getenv("CI") != "true" {
+		tb.Skipf("needs PostgreSQL %s: %v", devstack.NewestPostgres, err)
+	}
 	if err != nil {
 		tb.Fatal(err)
 	}
