@@ -4,48 +4,52 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"example.com/tiffin/internal/devstack"
 )
 
 // Under each replica identity every kind of change reaches the index, and after each the
 // index answers as the table does.
 func TestEveryChangeUnderEachIdentity(t *testing.T) {
 	t.Parallel()
-	for _, identity := range []string{"DEFAULT", "INDEX", "FULL"} {
-		t.Run(identity, func(t *testing.T) {
-			t.Parallel()
-			db := servers.Database(t)
-			contract(t, db, identity)
-			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
-			g := start(t, db)
-			g.agree(t)
-			steps := []string{
-				`INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1','new'), ('r20','c1')`,
-				`UPDATE subscribers_restaurants SET client_id = 'changed' WHERE restaurant_id = 'r1' AND client_id = 'new'`,
-				`UPDATE subscribers_restaurants SET restaurant_id = 'r21' WHERE client_id = 'changed'`,
-				`UPDATE subscribers_restaurants SET restaurant_id = 'r22', client_id = 'both' WHERE client_id = 'changed'`,
-				`UPDATE subscribers_restaurants SET id = id + 100000 WHERE restaurant_id = 'r3'`,
-				`UPDATE subscribers_restaurants SET id = id + 200000, client_id = client_id || 'x' WHERE restaurant_id = 'r3'`,
-				`UPDATE subscribers_restaurants SET id = id WHERE restaurant_id = 'r4'`,
-				`DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r5'`,
-				`BEGIN; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r30','a'); SAVEPOINT s; DELETE FROM subscribers_restaurants; ROLLBACK TO s; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r30','b'); COMMIT`,
-				`BEGIN; DELETE FROM subscribers_restaurants; ROLLBACK`,
-				`COPY subscribers_restaurants (restaurant_id, client_id) FROM PROGRAM 'printf "r31,a\nr31,b\n"' CSV`,
-				`BEGIN; DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r31' AND client_id = 'a'; PREPARE TRANSACTION '` + db.Name + `'`,
-				`COMMIT PREPARED '` + db.Name + `'`,
-				`BEGIN; TRUNCATE subscribers_restaurants RESTART IDENTITY; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1','after'); COMMIT`,
-				`CREATE TABLE other (id int REFERENCES subscribers_restaurants); TRUNCATE other, subscribers_restaurants CASCADE`,
-				`INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`,
-				`ALTER TABLE subscribers_restaurants ADD COLUMN extra text DEFAULT 'x'; UPDATE subscribers_restaurants SET extra = 'y', client_id = client_id || '!' WHERE restaurant_id = 'r6'`,
-				`ALTER TABLE subscribers_restaurants RENAME COLUMN extra TO more; DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r6'`,
-				`ALTER TABLE subscribers_restaurants DROP COLUMN more; DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r7'`,
-			}
-			for _, sql := range steps {
-				db.Exec(t, sql)
+	onEach(t, func(t *testing.T, server *devstack.Postgres) {
+		for _, identity := range []string{"DEFAULT", "INDEX", "FULL"} {
+			t.Run(identity, func(t *testing.T) {
+				t.Parallel()
+				db := databaseOn(t, server)
+				contract(t, db, identity)
+				db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
+				g := start(t, db)
 				g.agree(t)
-			}
-			g.unrebuilt(t)
-		})
-	}
+				steps := []string{
+					`INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1','new'), ('r20','c1')`,
+					`UPDATE subscribers_restaurants SET client_id = 'changed' WHERE restaurant_id = 'r1' AND client_id = 'new'`,
+					`UPDATE subscribers_restaurants SET restaurant_id = 'r21' WHERE client_id = 'changed'`,
+					`UPDATE subscribers_restaurants SET restaurant_id = 'r22', client_id = 'both' WHERE client_id = 'changed'`,
+					`UPDATE subscribers_restaurants SET id = id + 100000 WHERE restaurant_id = 'r3'`,
+					`UPDATE subscribers_restaurants SET id = id + 200000, client_id = client_id || 'x' WHERE restaurant_id = 'r3'`,
+					`UPDATE subscribers_restaurants SET id = id WHERE restaurant_id = 'r4'`,
+					`DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r5'`,
+					`BEGIN; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r30','a'); SAVEPOINT s; DELETE FROM subscribers_restaurants; ROLLBACK TO s; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r30','b'); COMMIT`,
+					`BEGIN; DELETE FROM subscribers_restaurants; ROLLBACK`,
+					`COPY subscribers_restaurants (restaurant_id, client_id) FROM PROGRAM 'printf "r31,a\nr31,b\n"' CSV`,
+					`BEGIN; DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r31' AND client_id = 'a'; PREPARE TRANSACTION '` + db.Name + `'`,
+					`COMMIT PREPARED '` + db.Name + `'`,
+					`BEGIN; TRUNCATE subscribers_restaurants RESTART IDENTITY; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1','after'); COMMIT`,
+					`CREATE TABLE other (id int REFERENCES subscribers_restaurants); TRUNCATE other, subscribers_restaurants CASCADE`,
+					`INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`,
+					`ALTER TABLE subscribers_restaurants ADD COLUMN extra text DEFAULT 'x'; UPDATE subscribers_restaurants SET extra = 'y', client_id = client_id || '!' WHERE restaurant_id = 'r6'`,
+					`ALTER TABLE subscribers_restaurants RENAME COLUMN extra TO more; DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r6'`,
+					`ALTER TABLE subscribers_restaurants DROP COLUMN more; DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r7'`,
+				}
+				for _, sql := range steps {
+					db.Exec(t, sql)
+					g.agree(t)
+				}
+				g.unrebuilt(t)
+			})
+		}
+	})
 }
 
 // A client with two rows for one restaurant stays until the last row is gone.

@@ -14,35 +14,37 @@ import (
 // What was committed before Wait is in the index after it: 1,000 times, without one miss.
 func TestCommittedBeforeWaitIsServed(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []FenceMode{FenceFlush, FenceEmit} {
-		t.Run(string(mode), func(t *testing.T) {
-			t.Parallel()
-			db := servers.Database(t)
-			contract(t, db, "DEFAULT")
-			g := start(t, db, func(c *Config) { c.Fence = mode })
-			g.fence(t)
-			insert, remove := `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1','c')`, `DELETE FROM subscribers_restaurants`
-			conn := db.Connect(t)
-			if mode == FenceEmit {
-				if _, err := conn.Exec(t.Context(), "SET synchronous_commit = off"); err != nil {
-					t.Fatal(err)
-				}
-			}
-			for i := range 1000 {
-				sql, want := insert, []string{"c"}
-				if i%2 == 1 {
-					sql, want = remove, nil
-				}
-				if _, err := conn.Exec(t.Context(), sql); err != nil {
-					t.Fatal(err)
-				}
+	onEach(t, func(t *testing.T, server *devstack.Postgres) {
+		for _, mode := range []FenceMode{FenceFlush, FenceEmit} {
+			t.Run(string(mode), func(t *testing.T) {
+				t.Parallel()
+				db := databaseOn(t, server)
+				contract(t, db, "DEFAULT")
+				g := start(t, db, func(c *Config) { c.Fence = mode })
 				g.fence(t)
-				if got := g.clients(t, "r1"); !slices.Equal(got, want) {
-					t.Fatalf("alternation %d: %v, want %v", i, got, want)
+				insert, remove := `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1','c')`, `DELETE FROM subscribers_restaurants`
+				conn := db.Connect(t)
+				if mode == FenceEmit {
+					if _, err := conn.Exec(t.Context(), "SET synchronous_commit = off"); err != nil {
+						t.Fatal(err)
+					}
 				}
-			}
-		})
-	}
+				for i := range 1000 {
+					sql, want := insert, []string{"c"}
+					if i%2 == 1 {
+						sql, want = remove, nil
+					}
+					if _, err := conn.Exec(t.Context(), sql); err != nil {
+						t.Fatal(err)
+					}
+					g.fence(t)
+					if got := g.clients(t, "r1"); !slices.Equal(got, want) {
+						t.Fatalf("alternation %d: %v, want %v", i, got, want)
+					}
+				}
+			})
+		}
+	})
 }
 
 // Fences raised at the same time each hold, and share questions.
@@ -72,11 +74,7 @@ func TestFencesAtTheSameTime(t *testing.T) {
 // A fence waits while the source is down, and passes when it is back; the reader says why.
 func TestFenceWaitsForTheSource(t *testing.T) {
 	t.Parallel()
-	server, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
+	server := own(t, devstack.PostgresOptions{})
 	g := alone(t, server)
 	g.fence(t)
 	for _, mode := range []devstack.StopMode{devstack.StopFast, devstack.StopImmediate} {
@@ -113,11 +111,7 @@ func TestFenceWaitsForTheSource(t *testing.T) {
 // With max_staleness a fence passes without the source, marked, until the index is too old.
 func TestStaleMarkIsBounded(t *testing.T) {
 	t.Parallel()
-	server, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
+	server := own(t, devstack.PostgresOptions{})
 	clock := &shifted{}
 	g := alone(t, server, func(c *Config) { c.MaxStaleness, c.Now = time.Hour, clock.now })
 	if mark := g.fence(t); mark.Stale {

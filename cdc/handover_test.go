@@ -6,40 +6,44 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+
+	"example.com/tiffin/internal/devstack"
 )
 
 // While the table is loaded and afterwards, several writers commit, also with
 // synchronous_commit=off, and walsenders are killed: no change is lost or taken twice.
 func TestHandoverIsExactUnderWrites(t *testing.T) {
 	t.Parallel()
-	for _, identity := range []string{"DEFAULT", "INDEX", "FULL"} {
-		t.Run(identity, func(t *testing.T) {
-			t.Parallel()
-			db := servers.Database(t)
-			contract(t, db, identity)
-			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%40, 'c'||i FROM generate_series(1,3000) i`)
-			cfg := config(t, db)
-			cfg.Fence = FenceEmit // covers the asynchronous commits of the writers
-			g := build(t, db, cfg, 64<<10)
-			stop := g.write(t, 4)
-			g.run(t)
-			for round := range 6 {
-				g.fence(t)
-				if round%2 == 1 {
-					g.exec(t, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1`, db.Slot)
+	onEach(t, func(t *testing.T, server *devstack.Postgres) {
+		for _, identity := range []string{"DEFAULT", "INDEX", "FULL"} {
+			t.Run(identity, func(t *testing.T) {
+				t.Parallel()
+				db := databaseOn(t, server)
+				contract(t, db, identity)
+				db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%40, 'c'||i FROM generate_series(1,3000) i`)
+				cfg := config(t, db)
+				cfg.Fence = FenceEmit // covers the asynchronous commits of the writers
+				g := build(t, db, cfg, 64<<10)
+				stop := g.write(t, 4)
+				g.run(t)
+				for round := range 6 {
+					g.fence(t)
+					if round%2 == 1 {
+						g.exec(t, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1`, db.Slot)
+					}
+					// Answers must be those of one state; what that is decides the next check.
+					g.clients(t, "r1")
+					before := g.one(t, `SELECT count(*)::text FROM subscribers_restaurants`)
+					eventually(t, "writes go on", func() bool {
+						return g.one(t, `SELECT count(*)::text FROM subscribers_restaurants`) != before
+					})
 				}
-				// Answers must be those of one state; what that is decides the next check.
-				g.clients(t, "r1")
-				before := g.one(t, `SELECT count(*)::text FROM subscribers_restaurants`)
-				eventually(t, "writes go on", func() bool {
-					return g.one(t, `SELECT count(*)::text FROM subscribers_restaurants`) != before
-				})
-			}
-			stop()
-			g.agree(t)
-			g.unrebuilt(t)
-		})
-	}
+				stop()
+				g.agree(t)
+				g.unrebuilt(t)
+			})
+		}
+	})
 }
 
 // write has n writers change the table until stopped.

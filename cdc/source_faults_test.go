@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"example.com/tiffin/cache"
+	"example.com/tiffin/internal/devstack"
 )
 
 // A walsender that is killed again and again costs nothing: the slot goes on.
@@ -25,21 +26,23 @@ func TestWalsenderKilled(t *testing.T) {
 // A new process with the old slot loads and goes on; the old one's changes count once.
 func TestRestartLoadsAgain(t *testing.T) {
 	t.Parallel()
-	db := servers.Database(t)
-	contract(t, db, "FULL")
-	for i := range 3 {
+	onEach(t, func(t *testing.T, server *devstack.Postgres) {
+		db := databaseOn(t, server)
+		contract(t, db, "FULL")
+		for i := range 3 {
+			g := start(t, db)
+			g.agree(t)
+			g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%7, 'c'||i FROM generate_series(1,100) i`)
+			if i != 1 { // once with the index knowing, once without
+				g.agree(t)
+			}
+			g.quit()
+			g.exec(t, `DELETE FROM subscribers_restaurants WHERE id % 3 = 0`)
+		}
 		g := start(t, db)
 		g.agree(t)
-		g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%7, 'c'||i FROM generate_series(1,100) i`)
-		if i != 1 { // once with the index knowing, once without
-			g.agree(t)
-		}
-		g.quit()
-		g.exec(t, `DELETE FROM subscribers_restaurants WHERE id % 3 = 0`)
-	}
-	g := start(t, db)
-	g.agree(t)
-	g.unrebuilt(t)
+		g.unrebuilt(t)
+	})
 }
 
 // A slot that was dropped, or a table or publication that was changed, is found and mended by
