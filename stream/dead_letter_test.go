@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -159,6 +160,35 @@ func TestDeadLetterIsRebuilt(t *testing.T) {
 	if !bytes.Equal(letters[0].Value, letters[1].Value) {
 		t.Error("the values differ")
 	}
+}
+
+// A limit that is lowered while campaigns flow refuses what no longer fits as a whole: a dead
+// letter, no row, no record; what fits is served.
+func TestLoweredLimitLeavesNoRowsBehind(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": clients(20)})
+	r.untilNow()
+	e, stop := r.start()
+	r.eventually("readiness", func() bool { return len(e.Reasons()) == 0 })
+	r.alter(r.cfg.Kafka.Output, "max.message.bytes", "60000")
+	large, small := campaign("r", "large"), campaign("r", "small")
+	noise := make([]byte, 60_000) // hardly compresses
+	for i := range noise {
+		noise[i] = byte(rand.N(256))
+	}
+	large.Content = hex.EncodeToString(noise)
+	offset := r.publish(0, large.json(t))
+	after := r.publish(0, small.json(t))
+	r.eventually("both messages handled", func() bool { return r.groupOffset(0) == after+1 })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	var want []delivery
+	for _, c := range clients(20) {
+		want = append(want, r.expect(small, 0, after, c))
+	}
+	r.wantBoth(want)
+	r.wantDeadLetter(offset, "too_large", nil, large.json(t), nil)
 }
 
 // A compressed record that is larger than the dead-letter topic takes comes through if it

@@ -40,7 +40,7 @@ func (p *producer) sendDeadLetter(ctx context.Context, t *trigger) error {
 	p.deadBytes += size
 	p.cl.Produce(ctx, r, func(_ *kgo.Record, err error) {
 		if err != nil {
-			p.fail(fmt.Errorf("dead letter to %s: %w", r.Topic, err))
+			p.fail(&p.topics.deadLetter, err)
 		}
 	})
 	return nil

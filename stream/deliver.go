@@ -76,6 +76,18 @@ func (s *session) handle(ctx context.Context, p poll) (err error) {
 
 func (s *session) batchTarget() int { return min(batchDeliveries, s.cfg.MaxTransactionRecords) }
 
+// mayCommit says when Postgres may commit a batch: with bulky records once the brokers have
+// taken them. A transaction that is not committed takes them back; what is visible at once
+// (at_least_once) or comes in several transactions must be stored first all the same.
+func (s *session) mayCommit(b *batch) <-chan struct{} {
+	if b.bulky && s.cfg.Mode == ExactlyOnce && b.deliveries <= s.cfg.MaxTransactionRecords {
+		return b.produced
+	}
+	now := make(chan struct{})
+	close(now)
+	return now
+}
+
 // fits reports whether a trigger may join a batch. A campaign that takes several Kafka
 // transactions is alone in its batch.
 func (s *session) fits(b *batch, t *trigger) bool {
@@ -128,7 +140,7 @@ func (s *session) send(b *batch) (*batch, error) {
 		return sinkFault(sinkKafka, s.publish(s.work, b, prev))
 	})
 	s.state.doing(delivering, "waiting for the feedback database")
-	err := s.store.deliver(s.work, b)
+	err := s.store.deliver(s.work, b, s.mayCommit(b))
 	b.leave()
 	if err != nil {
 		return newBatch(), sinkFault(sinkPostgres, err)

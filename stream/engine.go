@@ -20,6 +20,7 @@ type Engine struct {
 	fence   Fence
 	metrics *metrics
 	state   *state
+	limits  *limits
 
 	openStore func(context.Context, *Config) (store, error)
 }
@@ -39,7 +40,7 @@ func New(cfg Config, index Index, fence Fence) (*Engine, error) {
 	}
 	return &Engine{
 		cfg: cfg, log: cfg.Log, index: index, fence: fence,
-		metrics: newMetrics(cfg.Registerer), state: newState(cfg.Now),
+		metrics: newMetrics(cfg.Registerer), state: newState(cfg.Now), limits: newLimits(),
 		openStore: openFeedback,
 	}, nil
 }
@@ -79,6 +80,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			pause = firstPause
 		}
 		e.count(err)
+		e.limits.learn(err)
 		e.state.ended(err)
 		e.log.Warn("delivery interrupted; trying again", "err", err, "pause", pause)
 		timer := time.NewTimer(pause + rand.N(pause/2))
@@ -109,7 +111,7 @@ func (e *Engine) session(ctx context.Context, until *goal) error {
 	s := &session{
 		cfg: &e.cfg, log: e.log, metrics: e.metrics, state: e.state, fence: e.fence,
 		planner:   planner{cfg: &e.cfg, index: e.index},
-		openStore: e.openStore, claims: newClaims(), goal: until,
+		openStore: e.openStore, claims: newClaims(), goal: until, limits: e.limits,
 		work: work, fail: fail, joined: make(chan struct{}),
 		slots: make(chan struct{}, producersPerProcess),
 	}

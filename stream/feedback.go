@@ -18,8 +18,9 @@ type store interface {
 	manifestStore
 	// deliver commits a batch in one transaction, or nothing of it: the ledger's new
 	// positions under their epochs, the rows, the manifest. The triggers learn their ids.
-	// After an error the outcome may be unknown; a FencedError says that nothing was written.
-	deliver(ctx context.Context, b *batch) error
+	// It commits when mayCommit is closed. After an error the outcome may be unknown; a
+	// FencedError says that nothing was written.
+	deliver(ctx context.Context, b *batch, mayCommit <-chan struct{}) error
 	ping(ctx context.Context) error
 	close(ctx context.Context)
 }

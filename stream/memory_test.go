@@ -119,7 +119,10 @@ func (m *memory) rows(_ context.Context, run idRange, each func(row) error) erro
 	return nil
 }
 
-func (m *memory) deliver(ctx context.Context, b *batch) error {
+func (m *memory) deliver(ctx context.Context, b *batch, mayCommit <-chan struct{}) error {
+	if err := await(ctx, mayCommit); err != nil {
+		return err
+	}
 	if err := m.dawdle(ctx); err != nil {
 		return err
 	}

@@ -71,6 +71,11 @@ func (t *trigger) reject(r *kgo.Record, fault *MalformedError) {
 	t.outcome, t.fault, t.record = Malformed, fault, r
 }
 
+// bulkyRecord is the size, in bytes, from which the brokers are asked before Postgres commits:
+// a topic's limit may have been lowered since it was read, and rows whose record is refused
+// must not stay behind.
+const bulkyRecord = 32 << 10
+
 // checkSize refuses a campaign of which any record would be larger than the output topic
 // takes: as a whole, so that neither sink holds a part of it.
 func (p *planner) checkSize(t *trigger, recipients *cache.Recipients) *MalformedError {
@@ -78,7 +83,9 @@ func (p *planner) checkSize(t *trigger, recipients *cache.Recipients) *Malformed
 	env := newEnvelope(&t.campaign, t.now)
 	headers := len("trigger") + len(triggerID(p.topics.input.name, t.partition, t.offset)) + 10
 	size := func(client int) int { return recordSize(client, env.maxValue(client), headers) }
-	if size(recipients.MaxLen()) <= limit {
+	most := size(recipients.MaxLen())
+	t.bulky = most > bulkyRecord
+	if most <= limit {
 		return nil
 	}
 	var value []byte

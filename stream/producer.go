@@ -46,7 +46,7 @@ type producer struct {
 	// transactions of version 2 (KIP-890).
 	explicit bool
 
-	failed atomic.Pointer[error] // first error of a record of the transaction in hand
+	failed atomic.Pointer[ProduceError] // first error of a record of the transaction in hand
 	// deadBytes is what dead letters not yet acknowledged weigh.
 	deadBytes int
 }
@@ -134,13 +134,25 @@ func (p *producer) flush(ctx context.Context) error {
 	err := p.cl.Flush(ctx)
 	p.deadBytes = 0
 	if failed := p.failed.Load(); failed != nil {
-		err = *failed
+		return failed
 	}
 	if err != nil {
-		return fmt.Errorf("produce to %s: %w", p.topics.output.name, err)
+		return fmt.Errorf("wait for the brokers' acknowledgements: %w", err)
 	}
 	return nil
 }
+
+// ProduceError says that the brokers did not take a record.
+type ProduceError struct {
+	Topic string
+	// limit is the size of a batch, in bytes, that the topic was thought to take.
+	limit int32
+	Err   error
+}
+
+func (e *ProduceError) Error() string { return fmt.Sprintf("produce to %s: %v", e.Topic, e.Err) }
+
+func (e *ProduceError) Unwrap() error { return e.Err }
 
 // commit ends the transaction. An error leaves the outcome unknown.
 func (p *producer) commit(ctx context.Context) error {
@@ -167,8 +179,8 @@ func (p *producer) close(ctx context.Context) {
 	p.cl.Close()
 }
 
-func (p *producer) fail(err error) {
-	p.failed.CompareAndSwap(nil, &err)
+func (p *producer) fail(to *topicInfo, err error) {
+	p.failed.CompareAndSwap(nil, &ProduceError{Topic: to.name, limit: to.maxMessage, Err: err})
 }
 
 // arena holds encoded records until the broker has acknowledged all of them.
@@ -236,7 +248,7 @@ func (w *arenaWriter) next(ctx context.Context, size int) error {
 	p := w.p
 	w.done = func(_ *kgo.Record, err error) {
 		if err != nil {
-			p.fail(err)
+			p.fail(&p.topics.output, err)
 		}
 		a.done()
 	}

@@ -436,6 +436,18 @@ func (r *rig) eventually(what string, ok func() bool) {
 	}
 }
 
+func (r *rig) alter(topic, name, value string) {
+	r.t.Helper()
+	change := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: name, Value: &value}}
+	responses, err := kadm.NewClient(r.admin).AlterTopicConfigs(r.t.Context(), change, topic)
+	if err == nil && len(responses) > 0 {
+		err = responses[0].Err
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 func deleteGroup(ctx context.Context, cl *kgo.Client, group string) error {
 	_, err := kadm.NewClient(cl).DeleteGroup(ctx, group)
 	return err

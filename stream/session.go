@@ -40,7 +40,8 @@ type session struct {
 	cl       *kgo.Client
 	member   *member
 	claims   *claims
-	goal     *goal // until-now's; nil otherwise
+	goal     *goal   // until-now's; nil otherwise
+	limits   *limits // outlive the session
 
 	// joined is closed when the consumer is there for its callbacks to use.
 	joined chan struct{}
@@ -84,7 +85,7 @@ func (s *session) openKafka(ctx context.Context) error {
 	if err := cl.Ping(ctx); err != nil {
 		return watch.explain(err)
 	}
-	if s.topics, err = describeTopics(ctx, cl, k, s.log); err != nil {
+	if s.topics, err = describeTopics(ctx, cl, k, s.limits, s.log); err != nil {
 		return watch.explain(err)
 	}
 	if s.goal != nil {

@@ -19,7 +19,7 @@ const defaultMaxMessage = 1_048_588
 
 // describeTopics finds the three topics, asking the broker to create what is missing if its
 // rules allow that.
-func describeTopics(ctx context.Context, cl *kgo.Client, k *KafkaConfig, log *slog.Logger) (topics, error) {
+func describeTopics(ctx context.Context, cl *kgo.Client, k *KafkaConfig, known *limits, log *slog.Logger) (topics, error) {
 	var all topics
 	for _, t := range []struct {
 		name string
@@ -31,13 +31,43 @@ func describeTopics(ctx context.Context, cl *kgo.Client, k *KafkaConfig, log *sl
 		}
 		*t.into = info
 	}
-	limits, err := messageLimits(ctx, cl, k.Output, k.DeadLetter)
+	sizes, err := messageLimits(ctx, cl, k.Output, k.DeadLetter)
 	if err != nil {
 		log.Warn("topic settings can't be read (grant DescribeConfigs on the topics); assuming the default max.message.bytes",
 			"bytes", defaultMaxMessage, "err", err)
 	}
-	all.output.maxMessage, all.deadLetter.maxMessage = limits[0], limits[1]
+	all.output.maxMessage = known.of(k.Output, sizes[0])
+	all.deadLetter.maxMessage = known.of(k.DeadLetter, sizes[1])
 	return all, nil
+}
+
+// limits are what was learned of topics whose brokers refused batches that their settings
+// seemed to allow: the settings could not be read, or are not all that counts. One session
+// at a time uses it.
+type limits struct {
+	told map[string]int32 // by the settings, when learned
+	true map[string]int32
+}
+
+func newLimits() *limits { return &limits{told: map[string]int32{}, true: map[string]int32{}} }
+
+// of is the limit to work with when the settings tell one.
+func (l *limits) of(topic string, told int32) int32 {
+	if l.told[topic] != told {
+		l.told[topic], l.true[topic] = told, told // new settings, a new try
+	}
+	return l.true[topic]
+}
+
+// smallestLimit is where learning ends: no campaign fits into less.
+const smallestLimit = 1024
+
+// learn halves the limit of a topic that refused what was within it.
+func (l *limits) learn(err error) {
+	refused, ok := errors.AsType[*ProduceError](err)
+	if ok && errors.Is(refused.Err, kerr.MessageTooLarge) && l.true[refused.Topic] == refused.limit {
+		l.true[refused.Topic] = max(refused.limit/2, smallestLimit)
+	}
 }
 
 // describeTopic waits a little for a topic that is just being created.

@@ -40,6 +40,8 @@ type trigger struct {
 	published time.Time
 	// ids are the feedback rows, in record order; known once they are inserted.
 	ids idRanges
+	// bulky says that a record may come near what a topic takes.
+	bulky bool
 }
 
 // deliveries is the number of rows and of records of the trigger.
@@ -67,6 +69,8 @@ type batch struct {
 	triggers   []*trigger
 	advances   []advance
 	deliveries int
+	// bulky says that the brokers must have taken the records before Postgres commits.
+	bulky bool
 	// stored is closed when Postgres has committed, produced when the broker has acknowledged
 	// every record, done when the group's offset is committed too.
 	stored, produced, done chan struct{}
@@ -83,6 +87,7 @@ func newBatch() *batch {
 func (b *batch) add(t *trigger) {
 	b.triggers = append(b.triggers, t)
 	b.deliveries += t.deliveries()
+	b.bulky = b.bulky || t.bulky
 }
 
 // leave is called once by the writer and once by the publisher.

@@ -101,13 +101,16 @@ func (w *writer) statements() map[string]string {
 // deliver commits a batch: the ledger's new positions, the rows, the manifest. When it
 // returns an error the outcome may be unknown (a lost connection during COMMIT): the ledger
 // knows, so the session ends and the next one asks it. On success the triggers know their ids.
-func (w *writer) deliver(ctx context.Context, b *batch) error {
+func (w *writer) deliver(ctx context.Context, b *batch, mayCommit <-chan struct{}) error {
 	first, last, err := w.insertRows(ctx, b)
 	if err != nil {
 		return fmt.Errorf("feedback table: %w", err)
 	}
 	if err := w.assignIDs(ctx, b, first, last); err != nil {
 		return fmt.Errorf("feedback table: %w", err)
+	}
+	if err := await(ctx, mayCommit); err != nil {
+		return err
 	}
 	if err := w.finish(ctx, b); err != nil {
 		return fmt.Errorf("manifest: %w", err)
