@@ -70,6 +70,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
+		err = withRemedy(err)
 		if stopped(ctx) {
 			return fmt.Errorf("while stopping: %w", err)
 		}

@@ -61,14 +61,14 @@ func TestHopelessStartsEndAndNameTheFault(t *testing.T) {
 	}{
 		{"wrong password", func(c *stream.Config) {
 			c.Kafka.SASL = stream.SASLConfig{Mechanism: "SCRAM-SHA-512", Username: k.Username(), Password: "wrong"}
-		}, []string{"SASL_AUTHENTICATION_FAILED"}},
+		}, []string{"SASL_AUTHENTICATION_FAILED", "fix:", "kafka.sasl.password"}},
 		{"wrong password, PLAIN", func(c *stream.Config) {
 			c.Kafka.SASL = stream.SASLConfig{Mechanism: "PLAIN", Username: k.Username(), Password: "wrong"}
-		}, []string{"SASL_AUTHENTICATION_FAILED"}},
-		{"untrusted certificate", func(c *stream.Config) { c.Kafka.TLS.CAFile = otherCA(t) }, []string{"certificate", "127.0.0.1"}},
+		}, []string{"SASL_AUTHENTICATION_FAILED", "fix:", "kafka.sasl.password"}},
+		{"untrusted certificate", func(c *stream.Config) { c.Kafka.TLS.CAFile = otherCA(t) }, []string{"certificate", "127.0.0.1", "kafka.tls.ca_file"}},
 		{"no client certificate", func(c *stream.Config) {
 			c.Kafka.Brokers, c.Kafka.SASL = k.MutualTLSBrokers(), stream.SASLConfig{}
-		}, []string{"bad certificate"}},
+		}, []string{"certificate", "kafka.tls.cert_file"}},
 		{"CA file missing", func(c *stream.Config) { c.Kafka.TLS.CAFile = "/nowhere/ca.pem" }, []string{"/nowhere/ca.pem"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -118,8 +118,8 @@ func TestAbsentServersAreNamedAndAwaited(t *testing.T) {
 		change func(*rig)
 		want   []string
 	}{
-		{"no broker", func(r *rig) { r.cfg.Kafka.Brokers = []string{"127.0.0.1:1"} }, []string{"kafka", "127.0.0.1:1", "refused"}},
-		{"no database", func(r *rig) { r.cfg.FeedbackDSN = "postgres://tiffin@127.0.0.1:1/x" }, []string{"feedback database", "127.0.0.1", "refused"}},
+		{"no broker", func(r *rig) { r.cfg.Kafka.Brokers = []string{"127.0.0.1:1"} }, []string{"kafka", "127.0.0.1:1", "refused", "kafka.brokers"}},
+		{"no database", func(r *rig) { r.cfg.FeedbackDSN = "postgres://tiffin@127.0.0.1:1/x" }, []string{"feedback database", "127.0.0.1", "refused", "feedback.dsn"}},
 		{"no topic", func(r *rig) { r.cfg.Kafka.Output = "no.such.topic" }, []string{"no.such.topic", "create it"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -2,16 +2,14 @@ package daemon
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"example.com/tiffin/cmd/internal/settings"
+	"example.com/tiffin/stream"
 )
 
 // connectLimit bounds a command's wait for a server that does not answer, unless the DSN
@@ -40,16 +38,8 @@ func ConnectFeedback(ctx context.Context, dsn settings.DSN) (*pgx.Conn, error) {
 
 // withFix adds what to do, where the cause is known. pgx's text names host, user and database.
 func withFix(err error) error {
-	var refused *pgconn.PgError
-	var untrusted *tls.CertificateVerificationError
-	switch {
-	case errors.As(err, &refused) && strings.HasPrefix(refused.Code, "28"):
-		return fmt.Errorf("%w: check user and password in feedback.dsn (or PGUSER, PGPASSWORD), and pg_hba.conf", err)
-	case errors.As(err, &refused) && refused.Code == "3D000":
-		return fmt.Errorf("%w: name an existing database in feedback.dsn", err)
-	case errors.As(err, &untrusted):
-		return fmt.Errorf("%w: give the authority's certificate as sslrootcert in feedback.dsn, and the name the certificate is for as host", err)
-	default:
-		return err
+	if fix := stream.FeedbackRemedy(err); fix != "" {
+		return fmt.Errorf("%w; fix: %s", err, fix)
 	}
+	return err
 }

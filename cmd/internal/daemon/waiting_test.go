@@ -90,7 +90,7 @@ func TestRefusedPasswordEndsTheDaemonByName(t *testing.T) {
 	wrong := server.DSNFor(server.Username(), "hunter2", "postgres")
 	for _, key := range []string{"TIFFIN_SOURCE_DSN", "TIFFIN_FEEDBACK_DSN"} {
 		err := start(t, append(w.environ, key+"="+wrong), nil).end(t)
-		if err == nil || !strings.Contains(err.Error(), "password authentication failed") || strings.Contains(err.Error(), "hunter2") {
+		if err == nil || !strings.Contains(err.Error(), "password authentication failed") || !strings.Contains(err.Error(), "fix: ") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s with a wrong password: %v", key, err)
 		}
 	}

@@ -1,0 +1,92 @@
+package stream
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// withRemedy adds to the error that ended a session what an operator can do, where the cause
+// tells; an error that says it already stays as it is.
+func withRemedy(err error) error {
+	fix := ""
+	if sink, ok := errors.AsType[*sinkError](err); ok {
+		switch sink.sink {
+		case sinkPostgres:
+			fix = FeedbackRemedy(err)
+		case sinkKafka:
+			fix = kafkaRemedy(err)
+		}
+	}
+	if fix == "" {
+		return err
+	}
+	return fmt.Errorf("%w; fix: %s", err, fix)
+}
+
+// FeedbackRemedy says what an operator can do about an error of the feedback database; empty
+// where the cause does not tell.
+func FeedbackRemedy(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pg.Code {
+		case "28000", "28P01":
+			return "check user and password in feedback.dsn (or PGUSER, PGPASSWORD), and the server's pg_hba.conf"
+		case "3D000":
+			return "name an existing database in feedback.dsn"
+		case "42501":
+			return "have a DBA run what `tiffin migrate --print --role ROLE` shows"
+		case "53300":
+			return "raise max_connections, or the connection limit of the role or database"
+		}
+		return ""
+	}
+	switch {
+	case untrusted(err):
+		return "give the authority's certificate as sslrootcert in feedback.dsn, and as host the name that the certificate is for"
+	case undialled(err):
+		return "start the server, or correct host and port in feedback.dsn"
+	}
+	return ""
+}
+
+// kafkaRemedy is the same for the brokers.
+func kafkaRemedy(err error) string {
+	for _, known := range []struct {
+		cause error
+		fix   string
+	}{
+		{kerr.SaslAuthenticationFailed, "check kafka.sasl.username, kafka.sasl.password and kafka.sasl.mechanism"},
+		{kerr.UnsupportedSaslMechanism, "name a mechanism in kafka.sasl.mechanism that the brokers offer"},
+		{kerr.IllegalSaslState, "name the mechanism that the brokers' listener wants in kafka.sasl.mechanism"},
+		{kerr.TopicAuthorizationFailed, "grant Read and Describe on kafka.input, Write and Describe on kafka.output and kafka.dead_letter; a topic that is missing looks the same without these"},
+		{kerr.GroupAuthorizationFailed, "grant Read on the group of kafka.group"},
+		{kerr.TransactionalIDAuthorizationFailed, "grant Write on the transactional ids that begin with kafka.group (resource pattern type prefixed)"},
+	} {
+		if errors.Is(err, known.cause) {
+			return known.fix
+		}
+	}
+	plain, isPlain := errors.AsType[tls.RecordHeaderError](err)
+	refusal, isRefusal := errors.AsType[*net.OpError](err)
+	switch {
+	case isPlain && plain.Msg != "":
+		return "name a listener with TLS in kafka.brokers, or set kafka.tls.enabled to false"
+	case isRefusal && refusal.Op == "remote error":
+		return "the broker does not accept the client's certificate: check kafka.tls.cert_file and kafka.tls.key_file"
+	case untrusted(err):
+		return "give the authority's certificate as kafka.tls.ca_file, and in kafka.brokers the name that the certificate is for"
+	case undialled(err):
+		return "start the brokers, or correct kafka.brokers"
+	}
+	return ""
+}
+
+// undialled reports whether no connection came about: refused, no route, unknown name.
+func undialled(err error) bool {
+	dial, ok := errors.AsType[*net.OpError](err)
+	return ok && dial.Op == "dial"
+}
