@@ -1,0 +1,108 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"example.com/tiffin/cache"
+)
+
+// forgetful loses every insert of one client.
+type forgetful struct {
+	Index
+	lost *bool
+}
+
+func (f forgetful) Apply(t *cache.Txn, c cache.Commit) error {
+	if !*f.lost && t.Len() == 1 {
+		*f.lost = true
+		t.Discard()
+		return nil
+	}
+	return f.Index.Apply(t, c)
+}
+
+// An audit beside a running daemon and busy writers finds nothing, names what an index lost,
+// and leaves no slot behind.
+func TestAuditNamesEveryDifference(t *testing.T) {
+	t.Parallel()
+	for _, identity := range []string{"DEFAULT", "FULL"} {
+		t.Run(identity, func(t *testing.T) {
+			t.Parallel()
+			db := servers.Database(t)
+			contract(t, db, identity)
+			g := start(t, db)
+			g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r' || i % 50, 'c' || i / 3 FROM generate_series(1, 3000) i`)
+			g.inSync(t)
+			busy, stop := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			for n := range 3 {
+				wg.Go(func() {
+					for i := 0; busy.Err() == nil; i++ {
+						sql := fmt.Sprintf(`WITH gone AS (DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r%d')
+							INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r%d', 'w%d-' || i FROM generate_series(1, 20) i`, (i+n)%50, i%50, n)
+						if _, err := g.sql.Exec(busy, sql); err != nil && busy.Err() == nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			for _, budget := range []int64{1, 1 << 24} { // read through, and from memory
+				var found []Difference
+				report, err := Audit(t.Context(), config(t, db), budget, func(d Difference) error { found = append(found, d); return nil })
+				if err != nil || len(found) > 0 || report.Differences != 0 || report.Restaurants == 0 || report.Position == 0 {
+					t.Errorf("budget %d: %+v, %v, %v", budget, report, err, found)
+				}
+			}
+			stop()
+			wg.Wait()
+			auditFindsLoss(t, g, db.Slot)
+			if left := g.one(t, `SELECT string_agg(slot_name::text, ' ') FROM pg_replication_slots WHERE database = current_database()`); left != db.Slot {
+				t.Errorf("slots %q: want %s alone", left, db.Slot)
+			}
+		})
+	}
+}
+
+func auditFindsLoss(t *testing.T, g *rig, slot string) {
+	t.Helper()
+	var found []Difference
+	lost := false
+	ready, inserted := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(inserted)
+		<-ready
+		if _, err := g.sql.Exec(t.Context(), `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('lost', 'client')`); err != nil {
+			t.Error(err)
+		}
+	}()
+	var once sync.Once
+	_, err := audit(t.Context(), config(t, g.db), 1<<24, func(d Difference) error { found = append(found, d); return nil },
+		func(i Index) Index {
+			return pauseAfterLoad{forgetful{i, &lost}, func() {
+				once.Do(func() { close(ready) })
+				<-inserted
+			}}
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(found, func(d Difference) bool { return d.Restaurant == "lost" }) {
+		t.Errorf("differences %v: want the lost row of %s", found, slot)
+	}
+}
+
+// pauseAfterLoad does something once the load's snapshot is taken and streaming begins.
+type pauseAfterLoad struct {
+	Index
+	pause func()
+}
+
+func (p pauseAfterLoad) NewTxn() *cache.Txn {
+	p.pause()
+	return p.Index.NewTxn()
+}
