@@ -21,6 +21,9 @@ const (
 	nudgeAfter = 250 * time.Millisecond
 	// patience is how long a fence asks every replyAfter; then a tenth as often.
 	patience = time.Second
+	// footingWait is how often a fence looks whether the index stands again: while there is
+	// none, that asks the source nothing.
+	footingWait = 50 * time.Millisecond
 )
 
 // Wait is the fence: when it returns, the index holds every transaction that the source had
@@ -45,7 +48,11 @@ func (r *Reader) Wait(ctx context.Context) (cache.Mark, error) {
 		if mark, ok := r.staleMark(); ok {
 			return mark, nil
 		}
-		if !pause(ctx, backoff(attempt, 20*time.Millisecond, time.Second, r.cfg.Rand)) {
+		most := time.Second
+		if errors.Is(err, errFooting) {
+			most = footingWait
+		}
+		if !pause(ctx, backoff(attempt, 20*time.Millisecond, most, r.cfg.Rand)) {
 			return cache.Mark{}, fmt.Errorf("wait for the index to reach the source (%w): %w", err, ctx.Err())
 		}
 	}
@@ -64,12 +71,15 @@ var errShut = errors.New("the index is loaded again")
 
 // raise asks for the source's position and waits until the index is there.
 func (r *Reader) raise(ctx context.Context) (cache.Mark, error) {
-	asked := r.cfg.Now()
+	asked, history := r.cfg.Now(), r.gate.history()
 	lsn, err := r.asks.ask(ctx)
 	if err != nil {
+		if errors.Is(err, errFooting) {
+			r.askWarden()
+		}
 		return cache.Mark{}, err
 	}
-	w := r.gate.enter(lsn)
+	w := r.gate.enter(lsn, history)
 	defer r.gate.leave(w)
 	wait := time.NewTimer(replyAfter)
 	defer wait.Stop()

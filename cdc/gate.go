@@ -13,6 +13,8 @@ type gate struct {
 	at      atomic.Uint64
 	waiting atomic.Int32
 
+	shuts atomic.Uint64
+
 	mu      sync.Mutex
 	waiters map[*waiter]struct{}
 }
@@ -46,17 +48,21 @@ func (g *gate) advance(to cache.LSN) {
 // shut forgets the position: the index is loaded again, and positions of before may be those
 // of another history.
 func (g *gate) shut() {
-	g.at.Store(0)
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.at.Store(0)
+	g.shuts.Add(1)
 	for w := range g.waiters {
 		w.shut = true
 		g.dismiss(w)
 	}
 }
 
-// enter waits for a position; the caller leaves with leave.
-func (g *gate) enter(lsn cache.LSN) *waiter {
+// history numbers the histories that positions are of.
+func (g *gate) history() uint64 { return g.shuts.Load() }
+
+// enter waits for a position of a history; the caller leaves with leave.
+func (g *gate) enter(lsn cache.LSN, history uint64) *waiter {
 	w := &waiter{lsn: lsn, passed: make(chan struct{})}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -65,7 +71,8 @@ func (g *gate) enter(lsn cache.LSN) *waiter {
 	}
 	g.waiters[w] = struct{}{}
 	g.waiting.Add(1)
-	if g.position() >= lsn {
+	w.shut = history != g.history()
+	if w.shut || g.position() >= lsn {
 		g.dismiss(w)
 	}
 	return w

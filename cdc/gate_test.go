@@ -16,7 +16,7 @@ func TestGateLosesNobody(t *testing.T) {
 	for i := range 8 {
 		wg.Go(func() {
 			for lsn := cache.LSN(i); lsn <= last; lsn += 3 {
-				w := g.enter(lsn)
+				w := g.enter(lsn, 0)
 				<-w.passed
 				if w.shut || g.position() < lsn {
 					t.Errorf("passed %d at %d", lsn, g.position())
@@ -39,10 +39,19 @@ func TestShutGateTells(t *testing.T) {
 	t.Parallel()
 	var g gate
 	g.advance(10)
-	w := g.enter(20)
+	w := g.enter(20, g.history())
+	was := g.history()
 	g.shut()
 	<-w.passed
 	if !w.shut || g.position() != 0 {
 		t.Errorf("shut %v at %v", w.shut, g.position())
+	}
+	// A position asked for before is one of another history, wherever the gate is now.
+	for _, at := range []cache.LSN{0, 30} {
+		g.advance(at)
+		w = g.enter(20, was)
+		if <-w.passed; !w.shut {
+			t.Errorf("a position of before passed at %v", at)
+		}
 	}
 }

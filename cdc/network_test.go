@@ -13,10 +13,11 @@ import (
 // none on, as a broken route does, so that no connection ends.
 type proxy struct {
 	listener net.Listener
-	to       string
 	wg       sync.WaitGroup
 
 	mu    sync.Mutex
+	to    string
+	most  int           // stalls after so many bytes; 0: never
 	open  chan struct{} // closed while bytes pass
 	conns []net.Conn
 }
@@ -45,7 +46,10 @@ func (p *proxy) serve() {
 		if err != nil {
 			return
 		}
-		out, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", p.to)
+		p.mu.Lock()
+		to := p.to
+		p.mu.Unlock()
+		out, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", to)
 		if err != nil {
 			_ = in.Close()
 			continue
@@ -63,20 +67,55 @@ func (p *proxy) pass(from, to net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		p.mu.Lock()
-		open := p.open
-		p.mu.Unlock()
-		<-open
+		<-p.passes(n)
 		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
 			return
 		}
 	}
 }
 
+// passes counts n bytes and gives what to wait for before they go on.
+func (p *proxy) passes(n int) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.most > 0 {
+		if p.most -= n; p.most <= 0 {
+			p.most, p.open = 0, make(chan struct{})
+		}
+	}
+	return p.open
+}
+
 func (p *proxy) stall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.open = make(chan struct{})
+}
+
+// stallAfter lets so many bytes pass first.
+func (p *proxy) stallAfter(bytes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.most = bytes
+}
+
+func (p *proxy) stalled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.open:
+		return false
+	default:
+		return true
+	}
+}
+
+// lead breaks what there is and connects to another server from now on.
+func (p *proxy) lead(to string) {
+	p.mu.Lock()
+	p.to = to
+	p.mu.Unlock()
+	p.cut()
 }
 
 func (p *proxy) resume() {

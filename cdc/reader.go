@@ -139,6 +139,7 @@ func (r *Reader) forget(reason string, why error) error {
 	r.cfg.Log.Warn("index must be rebuilt", "slot", r.cfg.Slot, "reason", reason, "err", why)
 	r.table = nil
 	r.state.setLoaded(false)
+	r.src.footing.trusted.Store(nil)
 	r.gate.shut()
 	r.cfg.Metrics.rebuilds.WithLabelValues(reason).Inc()
 	return r.rebuilds.allow(r.cfg.Now(), why.Error())
@@ -188,6 +189,7 @@ func (r *Reader) identify(ctx context.Context, repl *pgconn.PgConn) error {
 	}
 	was := r.system
 	r.system = system
+	r.src.footing.system.Store(&system.SystemID)
 	switch {
 	case was.SystemID == "":
 	case was.SystemID != system.SystemID:
@@ -229,7 +231,7 @@ func (r *Reader) stream(ctx context.Context, repl *pgconn.PgConn, conn *pgx.Conn
 	if err := s.verifyStart(ctx, conn); err != nil {
 		return err
 	}
-	first, err := askReport(ctx, conn, r.cfg.Now())
+	first, err := askReport(ctx, conn, &r.src.footing, r.cfg.Now())
 	if err != nil {
 		return err
 	}
@@ -266,6 +268,13 @@ func (s *session) caughtUp() {
 	s.synced, s.settled = true, true
 	s.state.say("")
 	s.cfg.Log.Info("in sync with source database", "slot", s.cfg.Slot, "position", s.pos.applied.String())
+}
+
+// askWarden has the warden look now, if there is a session.
+func (r *Reader) askWarden() {
+	if s := r.current.Load(); s != nil {
+		s.lookNow()
+	}
 }
 
 // askReply has the server asked for a keepalive, if there is a session.

@@ -52,6 +52,7 @@ type session struct {
 type report struct {
 	snapshot cache.Snapshot
 	flushed  cache.LSN
+	footing  string
 	at       time.Time // before it was asked
 }
 
@@ -65,6 +66,14 @@ func (s *session) fail(err error) {
 func (s *session) requestReply() {
 	s.wantReply.Store(true)
 	s.wire.rouse()
+}
+
+// lookNow rouses the warden. Safe for concurrent use.
+func (s *session) lookNow() {
+	select {
+	case s.suspect <- struct{}{}:
+	default:
+	}
 }
 
 // startReplication makes the connection a stream of the slot.
@@ -182,10 +191,7 @@ func (s *session) listen(now time.Time) bool {
 	}
 	silence := now.Sub(s.lastHeard)
 	if silence >= suspectAfter {
-		select {
-		case s.suspect <- struct{}{}:
-		default:
-		}
+		s.lookNow()
 	}
 	if silence >= silentAfter {
 		s.state.silent(silence)

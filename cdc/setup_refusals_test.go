@@ -80,7 +80,7 @@ func TestRightsAreNamedAndEnough(t *testing.T) {
 	db.Exec(t, `CREATE ROLE `+role+` LOGIN`)
 	t.Cleanup(func() { dropRole(t, db, role) })
 	as := func(c *Config) { c.DSN = db.Server.DSNFor(role, "", db.Name) }
-	refuses(t, start(t, db, as), "replication", `ALTER ROLE "`+role+`" REPLICATION`)
+	refuses(t, start(t, db, as), `ALTER ROLE "`+role+`" REPLICATION`)
 	db.Exec(t, `ALTER ROLE `+role+` REPLICATION`)
 	refuses(t, start(t, db, as), "no right to read", `GRANT SELECT ON "public"."subscribers_restaurants" TO "`+role+`"`)
 	db.Exec(t, `GRANT SELECT ON subscribers_restaurants TO `+role)

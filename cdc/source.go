@@ -21,9 +21,10 @@ const readConns = 4
 // Source asks the source database questions by SQL: one restaurant's clients, and the
 // position for a fence. It is safe for concurrent use.
 type Source struct {
-	cfg   Config
-	fence link
-	read  atomic.Pointer[string] // the statement of ReadRestaurant, for the table as loaded
+	cfg     Config
+	fence   link
+	footing footing
+	read    atomic.Pointer[string] // the statement of ReadRestaurant, for the table as loaded
 
 	mu     sync.Mutex
 	pool   *pgxpool.Pool
@@ -36,7 +37,12 @@ func NewSource(cfg Config) (*Source, error) {
 		return nil, fmt.Errorf("cdc config: %w", err)
 	}
 	s := &Source{cfg: cfg.withDefaults()}
-	s.fence.cfg = &s.cfg
+	table, err := parseTable(cfg.Table)
+	if err != nil {
+		return nil, fmt.Errorf("cdc config: source.table: %w", err)
+	}
+	s.footing.table, s.footing.publication = table.sql(), cfg.Publication
+	s.fence.cfg, s.fence.greet = &s.cfg, s.footing.greet
 	return s, nil
 }
 
@@ -144,32 +150,22 @@ func (s *Source) connections(ctx context.Context) (*pgxpool.Pool, error) {
 
 // flushed returns the source's flushed position.
 func (s *Source) flushed(ctx context.Context) (cache.LSN, error) {
-	return s.fence.position(ctx, "SELECT pg_current_wal_flush_lsn()::text")
+	return s.position(ctx, "pg_current_wal_flush_lsn()")
 }
 
 // emitted writes a message into the log, which its commit flushes, and returns where it ends.
 // What was committed before, however asynchronously, lies below.
 func (s *Source) emitted(ctx context.Context) (cache.LSN, error) {
-	return s.fence.position(ctx, "SELECT pg_logical_emit_message(true, 'tiffin.fence', '')::text")
+	return s.position(ctx, "pg_logical_emit_message(true, 'tiffin.fence', '')")
 }
 
 // link is one connection that is opened when needed and opened again after an error.
 type link struct {
-	cfg *Config
+	cfg   *Config
+	greet func(context.Context, *pgx.Conn) error // what a new connection must pass
 
 	mu   sync.Mutex
 	conn *pgx.Conn
-}
-
-// position asks for a position. It takes at most askLimit.
-func (l *link) position(ctx context.Context, sql string) (cache.LSN, error) {
-	var text string
-	if err := l.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, sql).Scan(&text)
-	}); err != nil {
-		return 0, fmt.Errorf("ask source database for its position: %w", err)
-	}
-	return cache.ParseLSN(text)
 }
 
 // ask runs one question, bounded by askLimit. A connection that failed is closed.
@@ -181,6 +177,10 @@ func (l *link) ask(ctx context.Context, question func(context.Context, *pgx.Conn
 	if l.conn == nil {
 		conn, err := l.cfg.connect(ctx)
 		if err != nil {
+			return err
+		}
+		if err := l.greet(ctx, conn); err != nil {
+			hangUp(ctx, conn.PgConn())
 			return err
 		}
 		l.conn = conn

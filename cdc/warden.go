@@ -37,7 +37,7 @@ func (s *session) warden(ctx context.Context, conn *pgx.Conn) {
 func (s *session) inspect(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	r, err := askReport(ctx, conn, s.cfg.Now())
+	r, err := askReport(ctx, conn, &s.src.footing, s.cfg.Now())
 	if err != nil {
 		return err
 	}
@@ -47,19 +47,20 @@ func (s *session) inspect(ctx context.Context, conn *pgx.Conn) error {
 	if err := s.inspectTable(ctx, conn); err != nil {
 		return err
 	}
+	s.src.footing.trusted.Store(&r.footing) // asked before the rest was found in order
 	s.cfg.Metrics.lag.Set(max(0, float64(r.flushed)-float64(s.gate.position())))
 	s.report.Store(r)
 	s.wire.rouse()
 	return nil
 }
 
-func askReport(ctx context.Context, conn *pgx.Conn, now time.Time) (*report, error) {
+func askReport(ctx context.Context, conn *pgx.Conn, f *footing, now time.Time) (*report, error) {
 	var snapshot, flushed string
-	err := conn.QueryRow(ctx, "SELECT pg_current_snapshot()::text, pg_current_wal_flush_lsn()::text").Scan(&snapshot, &flushed)
+	r := &report{at: now}
+	err := conn.QueryRow(ctx, "SELECT pg_current_snapshot()::text, pg_current_wal_flush_lsn()::text, "+f.sql()).Scan(&snapshot, &flushed, &r.footing)
 	if err != nil {
 		return nil, &Error{Op: "ask source database for its position", Err: err}
 	}
-	r := &report{at: now}
 	if r.snapshot, err = cache.ParseSnapshot(snapshot); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,171 @@
+package cdc
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/tiffin/cache"
+	"example.com/tiffin/internal/devstack"
+)
+
+// A slot that the server invalidated (max_slot_wal_keep_size) is made again, and the table
+// loaded.
+func TestInvalidatedSlotLoadsAgain(t *testing.T) {
+	t.Parallel()
+	server := own(t, devstack.PostgresOptions{Settings: map[string]string{"max_slot_wal_keep_size": "16MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}})
+	g := alone(t, server)
+	g.agree(t)
+	pin := g.db.Connect(t)
+	if _, err := pin.Exec(t.Context(), `BEGIN; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'pinned')`); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 { // each ends a segment of 16 MB
+		g.exec(t, `SELECT pg_logical_emit_message(false, 'x', ''), pg_switch_wal()`)
+	}
+	g.exec(t, `CHECKPOINT`)
+	if _, err := pin.Exec(t.Context(), `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	g.agree(t)
+	if got := g.clients(t, "r1"); len(got) != 1 {
+		t.Errorf("clients of r1: %v", got)
+	}
+	eventually(t, "a rebuild", func() bool { return g.rebuilt(t, "slot_invalidated") == 1 })
+	g.agree(t)
+}
+
+// Rights that are taken away while running are named; when they are back all goes on.
+func TestRightsRevokedWhileRunning(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	role := db.Slot
+	db.Exec(t, `CREATE ROLE `+role+` LOGIN REPLICATION`, `GRANT SELECT ON subscribers_restaurants TO `+role,
+		`CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
+	t.Cleanup(func() { dropRole(t, db, role) })
+	g := start(t, db, func(c *Config) { c.DSN = db.Server.DSNFor(role, "", db.Name) })
+	insert := `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'c')`
+	g.agree(t)
+	g.exec(t, `REVOKE SELECT ON subscribers_restaurants FROM `+role)
+	g.exec(t, insert)
+	g.saysWhy(t, `GRANT SELECT ON "public"."subscribers_restaurants" TO "`+role+`"`)
+	g.exec(t, `GRANT SELECT ON subscribers_restaurants TO `+role)
+	g.agree(t)
+	g.inSync(t)
+	g.exec(t, `ALTER ROLE `+role+` NOREPLICATION`)
+	g.exec(t, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1`, db.Slot)
+	g.exec(t, insert)
+	g.saysWhy(t, `ALTER ROLE "`+role+`" REPLICATION`)
+	g.exec(t, `ALTER ROLE `+role+` REPLICATION`)
+	g.agree(t)
+	g.inSync(t)
+	g.quit()
+}
+
+// A load that breaks in the middle begins anew: no row is missing, none counts twice.
+func TestBrokenLoadBeginsAnew(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	const rows = 30000 // of 1 kB: more than the sockets on the way hold
+	db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, i || repeat('x', 1000) FROM generate_series(1,30000) i`)
+	p := newProxy(t, db.Server.Address())
+	p.stallAfter(4 << 20)
+	g := start(t, db, func(c *Config) { c.DSN = p.dsn(t, c.DSN) })
+	eventually(t, "stalled", p.stalled)
+	eventually(t, "a COPY in the middle was ended", func() bool {
+		return g.one(t, `SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity WHERE datname = $1 AND query LIKE 'COPY%' AND wait_event = 'ClientWrite'`, db.Name) != "0"
+	})
+	g.saysWhy(t, "loading")
+	p.resume()
+	g.agree(t)
+	if n := g.idx.Stats().Subscriptions; n != rows {
+		t.Errorf("%d subscriptions, want %d", n, rows)
+	}
+	g.exec(t, `DELETE FROM subscribers_restaurants WHERE restaurant_id <> 'r1'`)
+	g.agree(t)
+	g.unrebuilt(t)
+}
+
+// slow is an index that takes its time to apply.
+type slow struct {
+	*cache.Index
+	each    atomic.Int64 // nanoseconds
+	applied atomic.Int64
+}
+
+func (s *slow) Apply(txn *cache.Txn, c cache.Commit) error {
+	pause(context.Background(), time.Duration(s.each.Load()))
+	s.applied.Add(1)
+	return s.Index.Apply(txn, c)
+}
+
+// A consumer slower than the writers keeps its walsender, though wal_sender_timeout passes
+// many times; one that hangs for longer loses it, and goes on from the slot.
+func TestSlowConsumerKeepsItsWalsender(t *testing.T) {
+	t.Parallel()
+	server := own(t, devstack.PostgresOptions{Settings: map[string]string{"wal_sender_timeout": "1s"}})
+	var index *slow
+	g := alone(t, server)
+	g.agree(t)
+	g.quit()
+	index = &slow{Index: g.idx}
+	g.ran = make(chan struct{})
+	var err error
+	if g.r, err = New(g.r.cfg, g.src, index); err != nil {
+		t.Fatal(err)
+	}
+	g.run(t)
+	g.agree(t)
+	walsender := `SELECT active_pid::text FROM pg_replication_slots WHERE slot_name = $1`
+	was := g.one(t, walsender, g.db.Slot)
+	index.each.Store(int64(10 * time.Millisecond))
+	g.exec(t, `DO $$ BEGIN FOR i IN 1..300 LOOP INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r'||i%10, 'c'||i); COMMIT; END LOOP; END $$`)
+	g.agree(t)
+	if now := g.one(t, walsender, g.db.Slot); now != was {
+		t.Errorf("walsender %s, was %s", now, was)
+	}
+	index.each.Store(int64(3 * time.Second)) // once: from the next on it is quick
+	hung := index.applied.Load()
+	g.exec(t, `DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r1'`)
+	eventually(t, "it hung", func() bool { return index.applied.Load() > hung })
+	index.each.Store(0)
+	g.exec(t, `DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r2'`)
+	g.agree(t)
+	if now := g.one(t, walsender, g.db.Slot); now == was || now == "" {
+		t.Errorf("walsender %q, was %s: the server did not lose patience", now, was)
+	}
+	g.unrebuilt(t)
+}
+
+// The replica identity may change while running, in any order.
+func TestIdentitySwitchedWhileRunning(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
+	g := start(t, db)
+	g.agree(t)
+	for _, identity := range []string{"INDEX", "FULL", "DEFAULT"} {
+		changes := []string{
+			`UPDATE subscribers_restaurants SET client_id = client_id || '!' WHERE restaurant_id = 'r1'`,
+			`DELETE FROM subscribers_restaurants WHERE id = (SELECT max(id) FROM subscribers_restaurants)`,
+			`UPDATE subscribers_restaurants SET restaurant_id = 'r1', id = id + 1000 WHERE id % 7 = 0`,
+		}
+		for _, sql := range changes {
+			g.exec(t, sql)
+		}
+		identify(t, db, identity)
+		for _, sql := range changes {
+			g.exec(t, sql)
+			g.agree(t)
+		}
+	}
+	g.inSync(t)
+	if n := g.rebuilt(t, "identity"); n != 2 { // from ids to pairs and back; INDEX and FULL tell the same
+		t.Errorf("%v rebuilds for the identity, want 2: %s", n, strings.Join(g.r.Reasons(), "; "))
+	}
+}
