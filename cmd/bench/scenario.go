@@ -32,5 +32,6 @@ var (
 func scenarios() []scenario {
 	return []scenario{
 		{"throughput", "a backlog of 10,000 campaigns of 100 recipients, exactly once, deliveries/s in both sinks", throughput},
+		{"freshness", "commit to visible in the index, and the fence, idle and beside pgbench, against the wire alone", freshness},
 	}
 }
