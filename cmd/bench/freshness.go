@@ -325,7 +325,9 @@ func (f *freshnessRig) pgbench(ctx context.Context) (stop func() error, err erro
 			return errors.Join(errors.New("pgbench ended before the measurement did"), err)
 		default:
 			cancel()
-			_ = <-ended // killed, as it should be
+			if err := <-ended; err == nil { // it should have been killed
+				return errors.New("pgbench ended before the measurement did")
+			}
 			return nil
 		}
 	}, nil
