@@ -1,27 +1,16 @@
 package cache
 
 import (
+	"cmp"
 	"fmt"
-	"slices"
 )
-
-// A change in hand is restaurant<<32 | client<<1 | 1 if it removes a row. Sorted, the
-// changes of a restaurant lie together, and an addition of a pair comes before its removal:
-// within one transaction nothing but the sum matters.
-func change(restaurant, client uint32, removes uint64) uint64 {
-	return uint64(restaurant)<<32 | uint64(client)<<1 | removes
-}
-
-func restaurant(ch uint64) uint32     { return uint32(ch >> 32) }
-func client(ch uint64) (uint32, bool) { return uint32(ch) >> 1, ch&1 == 1 }
-
-// scratchMax is how many changes' room is kept for the next transaction: 8 MiB.
-const scratchMax = 1 << 20
 
 // Apply makes a committed transaction part of the index, per restaurant at once, and empties
 // t. Transactions come in commit order from the writer goroutine. One that the load's
 // snapshot saw is skipped, and so is one that ends no later than the last one applied: the
-// server sends it again after a reconnect. It waits on no I/O.
+// server sends it again after a reconnect. Per restaurant nobody sees a part of it. A
+// transaction of more than half a million changes is sorted in a temporary file; see
+// Txn.Breathe. Else it waits on no I/O.
 //
 // After ErrInconsistent (or ErrUnknownID, ErrIdentity, which come with it) lookups wait until
 // the index is loaded anew. ErrNotLoaded: no load has finished.
@@ -48,12 +37,12 @@ func (x *Index) Apply(t *Txn, c Commit) error {
 	if t.st != st {
 		return x.fail(c, fmt.Errorf("it was staged before the last rebuild: %w", ErrInconsistent))
 	}
-	changes, err := x.resolve(t)
-	if err != nil {
+	defer x.changes.reset()
+	if err := x.resolve(t); err != nil {
 		return x.fail(c, err)
 	}
 	x.unsettled.add(c.Xid, c.End)
-	if err := x.applyAll(st, c.Xid, t.truncated, changes); err != nil {
+	if err := x.applyAll(t, c.Xid); err != nil {
 		return x.fail(c, err)
 	}
 	t.Discard() // before the sweep, which spares what a transaction may hold
@@ -61,50 +50,61 @@ func (x *Index) Apply(t *Txn, c Commit) error {
 	return nil
 }
 
+// breatheEvery changes take a few milliseconds.
+const breatheEvery = 1 << 14
+
+// breath counts changes and lets the transaction breathe.
+func (t *Txn) breath(n int) {
+	if t.unbreathed += n; t.unbreathed >= breatheEvery {
+		t.unbreathed = 0
+		if t.Breathe != nil {
+			t.Breathe()
+		}
+	}
+}
+
 // resolve turns the log into sorted changes and brings the id map up to date.
-func (x *Index) resolve(t *Txn) ([]uint64, error) {
+func (x *Index) resolve(t *Txn) error {
 	if t.fault != nil {
-		return nil, t.fault
+		return t.fault
 	}
-	if cap(x.scratch) > scratchMax {
-		x.scratch = nil
-	}
-	out := slices.Grow(x.scratch[:0], t.log.n)
-	ids := t.st.ids
+	out, ids := &x.changes, t.st.ids
 	if t.truncated && ids != nil {
 		ids.reset()
 	}
 	err := t.log.each(func(r record) error {
-		var err error
+		t.breath(1)
 		switch {
-		case r.op == opDelete || ids == nil:
-			var removes uint64
-			if r.op == opDelete {
-				removes = 1
-			}
-			out = append(out, change(uint32(r.restaurant-1), uint32(r.client-1), removes))
+		case ids != nil && r.op != opDelete:
+			return ids.follow(out, r)
+		case r.op == opDelete:
+			out.add(change(uint32(r.restaurant-1), uint32(r.client-1), 1))
 		default:
-			out, err = ids.follow(out, r)
+			out.add(change(uint32(r.restaurant-1), uint32(r.client-1), 0))
 		}
-		return err
+		return nil
 	})
-	slices.Sort(out)
-	x.scratch = out
-	return out, err
+	if err != nil {
+		return err
+	}
+	if failed := cmp.Or(t.log.failed, out.failed); failed != nil {
+		x.log.Warn("a large transaction stays in memory: it could not be spilled", "changes", t.log.n, "err", failed)
+	}
+	return out.sort()
 }
 
-// follow applies a record to the id map and appends what it means for pairs.
-func (m *idMap) follow(out []uint64, r record) ([]uint64, error) {
+// follow applies a record to the id map and adds what it means for pairs.
+func (m *idMap) follow(out *changes, r record) error {
 	next := pair{uint32(r.restaurant - 1), uint32(r.client - 1)}
 	newID := r.id
 	if r.op != opInsert {
 		old, ok := m.take(r.id)
 		if !ok {
-			return out, fmt.Errorf("change of row id %d: %w: %w", r.id, ErrUnknownID, ErrInconsistent)
+			return fmt.Errorf("change of row id %d: %w: %w", r.id, ErrUnknownID, ErrInconsistent)
 		}
-		out = append(out, change(old.restaurant, old.client, 1))
+		out.add(change(old.restaurant, old.client, 1))
 		if r.op == opDeleteID {
-			return out, nil
+			return nil
 		}
 		newID = r.newID
 		if r.restaurant == 0 {
@@ -115,91 +115,122 @@ func (m *idMap) follow(out []uint64, r record) ([]uint64, error) {
 		}
 	}
 	if !m.put(newID, next) {
-		return out, fmt.Errorf("new row id %d: there is a row of this id: %w", newID, ErrInconsistent)
+		return fmt.Errorf("new row id %d: there is a row of this id: %w", newID, ErrInconsistent)
 	}
-	return append(out, change(next.restaurant, next.client, 0)), nil
-}
-
-func (x *Index) applyAll(st *state, xid uint64, truncate bool, changes []uint64) error {
-	if truncate {
-		st.clients.forget()
-	}
-	for _, ch := range changes {
-		by := int64(1)
-		c, removes := client(ch)
-		if removes {
-			by = -1
-		}
-		if !st.clients.refer(c, by) {
-			return fmt.Errorf("removal of a client that has no rows: %w", ErrInconsistent)
-		}
-	}
-	next := uint32(0) // for a TRUNCATE, which concerns the restaurants between the groups too
-	for len(changes) > 0 {
-		r := restaurant(changes[0])
-		size := slices.IndexFunc(changes, func(ch uint64) bool { return restaurant(ch) != r })
-		if size < 0 {
-			size = len(changes)
-		}
-		if truncate {
-			x.empty(st, xid, next, r)
-			next = r + 1
-		}
-		if err := x.applyTo(st, xid, r, gathered{xid, truncate, changes[:size]}); err != nil {
-			return err
-		}
-		changes = changes[size:]
-	}
-	if truncate {
-		x.empty(st, xid, next, st.dir.len())
-	}
+	out.add(change(next.restaurant, next.client, 0))
 	return nil
 }
 
-// empty applies a TRUNCATE to the restaurants numbered from to to-1.
-func (x *Index) empty(st *state, xid uint64, from, to uint32) {
-	for r := from; r < to; r++ {
-		// Nothing is removed that could be missing: there is no error.
-		_ = x.applyTo(st, xid, r, gathered{xid: xid, truncate: true})
+func (x *Index) applyAll(t *Txn, xid uint64) error {
+	st := t.st
+	if t.truncated {
+		st.clients.forget()
+	}
+	from := uint32(0) // for a TRUNCATE, which concerns the restaurants between the groups too
+	for {
+		r, more := x.changes.next()
+		if t.truncated {
+			to := r
+			if !more {
+				to = st.dir.len()
+			}
+			x.empty(t, xid, from, to)
+			from = r + 1
+		}
+		if !more {
+			return nil
+		}
+		n, err := x.applyTo(st, xid, r, t.truncated, &x.changes)
+		if err != nil {
+			return err
+		}
+		t.breath(n)
 	}
 }
 
-// applyTo is a transaction's one hold of a restaurant's lock.
-func (x *Index) applyTo(st *state, xid uint64, r uint32, g gathered) error {
+// empty applies a TRUNCATE to the restaurants numbered from to to-1.
+func (x *Index) empty(t *Txn, xid uint64, from, to uint32) {
+	var nothing changes
+	for r := from; r < to; r++ {
+		// Nothing is removed that could be missing: there is no error.
+		_, _ = x.applyTo(t.st, xid, r, true, &nothing)
+		t.breath(1)
+	}
+}
+
+// applyTo is a transaction's one hold of a restaurant's lock. It takes the restaurant's
+// changes, which may come in several portions, and returns their number.
+func (x *Index) applyTo(st *state, xid uint64, r uint32, truncate bool, in *changes) (int, error) {
 	e := st.dir.entry(r)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err := st.countRows(e, g); err != nil {
-		return err
+	rows := int64(e.rows)
+	if truncate {
+		rows = 0
 	}
+	p := x.begin(e, xid, r, truncate)
+	n := 0
+	for {
+		portion, err := in.take(r)
+		if err != nil {
+			return n, err
+		}
+		if len(portion) == 0 {
+			break
+		}
+		n += len(portion)
+		sum, err := st.countClients(portion)
+		if err != nil {
+			return n, err
+		}
+		rows += sum
+		if err := e.applyPortion(p, portion); err != nil {
+			e.disown() // it holds a part of the transaction
+			return n, err
+		}
+	}
+	if p != nil && !x.shelf.recharge(r, p) {
+		e.disown()
+		x.shelf.drop(r)
+	}
+	return n, st.countRows(e, rows)
+}
+
+// begin decides what becomes of the restaurant's posting; it is returned if it counts and
+// does not have the transaction already. The entry is locked.
+func (x *Index) begin(e *entry, xid uint64, r uint32, truncate bool) *posting {
 	if e.ticket != nil {
-		g.changes = slices.Clone(g.changes)
+		g := gathered{xid: xid, truncate: truncate}
 		e.ticket.log = append(e.ticket.log, g)
 		e.disown()
 		return nil
 	}
-	if g.truncate {
+	if truncate {
 		e.disown()
 		x.shelf.drop(r)
 		return nil
 	}
-	p := x.shelf.find(r)
+	p := e.near.Value()
 	if p == nil || p.gen != e.gen {
-		e.disown() // a Set may still sit in ristretto's buffer
 		return nil
 	}
 	if p.seen != nil && p.seen.Sees(xid) {
 		return nil
 	}
-	if err := p.apply(g.changes); err != nil {
-		e.disown() // it holds a part of the transaction
-		return err
+	return p
+}
+
+// applyPortion gives changes to the open fill, or to the posting if there is one.
+func (e *entry) applyPortion(p *posting, portion []uint64) error {
+	if e.ticket != nil {
+		g := &e.ticket.log[len(e.ticket.log)-1]
+		g.changes = append(g.changes, portion...)
+		return nil
 	}
-	if !x.shelf.recharge(r, p) {
-		e.disown()
-		x.shelf.drop(r)
+	if p == nil {
+		return nil
 	}
-	return nil
+	return p.apply(portion)
 }
 
 // disown makes every posting of the restaurant that exists now count no more.
@@ -208,23 +239,30 @@ func (e *entry) disown() {
 	e.filled = false
 }
 
-// countRows brings the exact number of rows up to date.
-func (st *state) countRows(e *entry, g gathered) error {
-	before := int64(e.rows)
-	rows := before
-	if g.truncate {
-		rows = 0
-	}
-	for _, ch := range g.changes {
-		if _, removes := client(ch); removes {
-			rows--
-		} else {
-			rows++
+// countClients brings the rows of the clients up to date and returns by how much the
+// restaurant's change.
+func (st *state) countClients(changes []uint64) (int64, error) {
+	sum := int64(0)
+	for _, ch := range changes {
+		by := int64(1)
+		c, removes := client(ch)
+		if removes {
+			by = -1
 		}
+		if !st.clients.refer(c, by) {
+			return 0, fmt.Errorf("removal of a client that has no rows: %w", ErrInconsistent)
+		}
+		sum += by
 	}
+	return sum, nil
+}
+
+// countRows sets the exact number of rows.
+func (st *state) countRows(e *entry, rows int64) error {
 	if rows < 0 {
 		return fmt.Errorf("%d more rows of a restaurant removed than it has: %w", -rows, ErrInconsistent)
 	}
+	before := int64(e.rows)
 	e.rows = uint32(rows)
 	st.rows.Add(rows - before)
 	switch {

@@ -30,11 +30,18 @@ const (
 	chunkBits  = 8
 	chunkLen   = 1 << chunkBits // 5.3 KiB: small installations stay small
 	maxLocal   = 1 << (31 - shardBits)
+	// A slot is local number + 1 and, above, bits of the hash that tell most texts apart
+	// without a look at them, which are two cache misses.
+	slotBits = 32 - shardBits
+	slotMask = 1<<slotBits - 1
 )
+
+func slotOf(h uint64, local uint32) uint32 { return uint32(h>>(64-shardBits))<<slotBits | (local + 1) }
+func localOf(slot uint32) uint32           { return slot&slotMask - 1 }
 
 type shard struct {
 	mu    sync.Mutex
-	table []uint32 // open addressing, linear probing; local number + 1, 0 is empty
+	table []uint32 // open addressing, linear probing; slots, 0 is empty
 	used  int      // slots taken
 	next  uint32   // first local number never given out
 	free  []uint32 // local numbers to give out again
@@ -224,12 +231,12 @@ func (d *dictionary) remove(s *shard, local uint32) {
 	h := d.hashOf(s, local)
 	mask := uint64(len(s.table) - 1)
 	at := h >> shardBits & mask
-	for s.table[at] != local+1 {
+	for s.table[at]&slotMask != local+1 {
 		at = (at + 1) & mask
 	}
 	// Backward shift (Knuth, TAOCP 6.4, algorithm R): no tombstones.
 	for next := (at + 1) & mask; s.table[next] != 0; next = (next + 1) & mask {
-		home := d.hashOf(s, s.table[next]-1) >> shardBits & mask
+		home := d.hashOf(s, localOf(s.table[next])) >> shardBits & mask
 		if (next-home)&mask >= (next-at)&mask {
 			s.table[at], at = s.table[next], next
 		}
@@ -261,7 +268,7 @@ func (d *dictionary) grow(s *shard) {
 	d.size.Add(int64(4 * (len(s.table) - len(old))))
 	for _, slot := range old {
 		if slot != 0 {
-			s.place(d.hashOf(s, slot-1), slot-1)
+			s.place(d.hashOf(s, localOf(slot)), localOf(slot))
 		}
 	}
 }
@@ -282,8 +289,12 @@ func (s *shard) find(h uint64, t *text) (uint32, bool) {
 		return 0, false
 	}
 	mask := uint64(len(s.table) - 1)
+	tag := slotOf(h, 0) &^ slotMask
 	for at := h >> shardBits & mask; s.table[at] != 0; at = (at + 1) & mask {
-		local := s.table[at] - 1
+		if s.table[at]&^slotMask != tag {
+			continue
+		}
+		local := localOf(s.table[at])
 		c, i := s.chunk(local), local%chunkLen
 		if c.kind[i] == t.kind && c.short[i] == t.short &&
 			(t.kind != kindLong || c.long.Load()[i] == string(t.long)) {
@@ -300,7 +311,7 @@ func (s *shard) place(h uint64, local uint32) {
 	for s.table[at] != 0 {
 		at = (at + 1) & mask
 	}
-	s.table[at] = local + 1
+	s.table[at] = slotOf(h, local)
 }
 
 func (s *shard) chunk(local uint32) *chunk  { return (*s.chunks.Load())[local>>chunkBits] }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"weak"
 )
 
 // directory is exact: per restaurant number its lock and its state. It is grown by whoever
@@ -15,14 +16,18 @@ type directory struct {
 }
 
 // entry is what must be known of a restaurant, whether its posting is in memory or not:
-// 32 bytes.
+// 40 bytes.
 type entry struct {
 	mu sync.Mutex
 	// gen is what a posting's must equal to count. It grows whenever the posting that may be
 	// in ristretto, or on its way there, is not the truth any more.
 	gen    uint64
 	ticket *ticket // the open fill, if there is one
-	rows   uint32  // exact
+	// near is the last posting that was made for the restaurant: the only one that can be of
+	// this generation, whether ristretto holds it now or not. What it is nil for cannot come
+	// back. Finding it costs a twentieth of asking ristretto.
+	near weak.Pointer[posting]
+	rows uint32 // exact
 	// filled says that a posting of this generation was read through: it may name a client
 	// whose row the stream has not brought yet.
 	filled bool
@@ -81,4 +86,4 @@ func (d *directory) reach(n uint32) *entry {
 // len is one more than the highest number that has an entry.
 func (d *directory) len() uint32 { return uint32(len(*d.chunks.Load()) * entryChunkLen) }
 
-func (d *directory) bytes() int64 { return int64(d.len()) * 32 }
+func (d *directory) bytes() int64 { return int64(d.len()) * 40 }

@@ -1,6 +1,9 @@
 package cache
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 var (
 	// ErrInconsistent says that the stream and the index contradict each other (a removal of
@@ -25,6 +28,8 @@ var (
 
 	// ErrFull says that a dictionary ran out of numbers: 2^31 clients or restaurants.
 	ErrFull = errors.New("dictionary is full: more than 2^31 different texts")
+
+	errNoRow = fmt.Errorf("removal of a row that is not there: %w", ErrInconsistent)
 
 	// errWithdrawn says that a rebuild began while a lookup was under way: it starts again.
 	errWithdrawn = errors.New("index content was withdrawn")

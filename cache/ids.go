@@ -19,6 +19,17 @@ type idMap struct {
 type idShard struct {
 	mu    sync.Mutex
 	pages map[uint64]*idPage
+	// last is the page asked for last: neighbours come one after another.
+	last   *idPage
+	number uint64 // of last
+}
+
+// page returns a page or nil; the shard is locked.
+func (s *idShard) page(number uint64) *idPage {
+	if s.last == nil || s.number != number {
+		s.last, s.number = s.pages[number], number
+	}
+	return s.last
 }
 
 type pair struct{ restaurant, client uint32 }
@@ -44,15 +55,18 @@ func (m *idMap) put(id int64, p pair) bool {
 	s := &m.shards[number%shardCount]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	page := s.pages[number]
+	page := s.page(number)
 	if page == nil {
 		page = &idPage{}
 		s.pages[number] = page
+		s.last = page
 		m.size.Add(idPageCost)
 	}
 	before := page.bytes()
 	ok := page.put(uint16(uint64(id)%idPageLen), p, &m.width)
-	m.size.Add(page.bytes() - before)
+	if grown := page.bytes() - before; grown != 0 {
+		m.size.Add(grown)
+	}
 	return ok
 }
 
@@ -62,7 +76,7 @@ func (m *idMap) take(id int64) (pair, bool) {
 	s := &m.shards[number%shardCount]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	page := s.pages[number]
+	page := s.page(number)
 	if page == nil {
 		return pair{}, false
 	}
@@ -70,10 +84,13 @@ func (m *idMap) take(id int64) (pair, bool) {
 	p, ok := page.take(uint16(uint64(id) % idPageLen))
 	if page.rows == 0 {
 		delete(s.pages, number)
+		s.last = nil
 		m.size.Add(-before - idPageCost)
 		return p, ok
 	}
-	m.size.Add(page.bytes() - before)
+	if grown := page.bytes() - before; grown != 0 {
+		m.size.Add(grown)
+	}
 	return p, ok
 }
 
@@ -81,7 +98,7 @@ func (m *idMap) reset() {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()
-		s.pages = make(map[uint64]*idPage)
+		s.pages, s.last = make(map[uint64]*idPage), nil
 		s.mu.Unlock()
 	}
 	m.size.Store(0)

@@ -27,6 +27,9 @@ type Config struct {
 	// Budget is how many bytes of postings are kept in memory. The directory, the
 	// dictionaries and the id map are exact and not part of it. At least 1.
 	Budget int64
+	// SpillDir is where a transaction of more than half a million changes is kept until it is
+	// applied, about 16 bytes a change; empty for the system's directory for temporary files.
+	SpillDir string
 	// Metrics receive counts; nil for none. Metrics serve one Index.
 	Metrics *Metrics
 	// Logger receives what an operator may want to know; nil for none.
@@ -64,8 +67,10 @@ type Index struct {
 	once   sync.Once
 
 	// The writer's own.
-	applied LSN      // end of the last transaction applied or skipped
-	scratch []uint64 // changes of the transaction in hand
+	applied LSN     // end of the last transaction applied or skipped
+	changes changes // of the transaction in hand
+	staged  int     // chunks of a transaction kept in memory; a test lowers it
+	dir     string  // for what is spilled
 }
 
 // New returns an index that holds nothing and makes lookups wait until a load has finished.
@@ -83,7 +88,9 @@ func New(cfg Config, src Source) (*Index, error) {
 	}
 	x := &Index{
 		log: cfg.Logger, metrics: cfg.Metrics, source: src, shelf: sh,
-		sweepAt: minSweep, wake: make(chan struct{}), closed: make(chan struct{}),
+		sweepAt: minSweep, staged: chunksMax, dir: cfg.SpillDir,
+		changes: changes{most: runMax, file: spill{dir: cfg.SpillDir}},
+		wake:    make(chan struct{}), closed: make(chan struct{}),
 	}
 	if x.log == nil {
 		x.log = slog.New(slog.DiscardHandler)

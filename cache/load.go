@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"weak"
 )
 
 // Load fills an index from a consistent snapshot of the table. Add is safe for concurrent
@@ -42,7 +43,7 @@ func (x *Index) BeginLoad(keyed bool) *Load {
 	x.unsettled.reset()
 	x.fault.Store(nil)
 	x.applied = 0
-	x.scratch = nil
+	x.changes.reset()
 	x.mu.Lock()
 	x.loads++
 	st := newState(keyed, x.loads)
@@ -152,6 +153,7 @@ func (l *Load) shelve(shard int) {
 		if !list.dropped {
 			p := newPosting(list.clients)
 			p.gen = e.gen
+			e.near = weak.Make(p)
 			l.index.shelf.put(n, p)
 		}
 		e.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"weak"
 )
 
 // Lookup returns the restaurant's distinct subscribers in one state of the table that holds
@@ -108,6 +109,7 @@ func (x *Index) fill(ctx context.Context, st *state, restaurant string, n uint32
 	e.gen++
 	p.gen = e.gen
 	e.filled = true
+	e.near = weak.Make(p)
 	t.view = p.view()
 	x.shelf.put(n, p)
 	return t.view, nil // never what the shelf says now: it may be an older posting
@@ -166,18 +168,6 @@ func (p *posting) replay(log []gathered, snap Snapshot) error {
 		}
 		if err := p.apply(g.changes); err != nil {
 			return fmt.Errorf("transaction %d: %w", g.xid, err)
-		}
-	}
-	return nil
-}
-
-// apply changes the posting as one transaction does.
-func (p *posting) apply(changes []uint64) error {
-	for _, ch := range changes {
-		if c, removes := client(ch); !removes {
-			p.add(c)
-		} else if !p.remove(c) {
-			return fmt.Errorf("removal of a row that is not there: %w", ErrInconsistent)
 		}
 	}
 	return nil

@@ -39,12 +39,22 @@ mutant() {
 wanted="$*"
 mutant generation-on-lookup lookup.go 'p != nil && p.gen == e.gen' 'p != nil'
 mutant generation-on-apply apply.go 'p == nil || p.gen != e.gen' 'p == nil'
-mutant disown-on-miss apply.go 'e.disown() // a Set may still' '// a Set may still'
+mutant load-makes-the-near-posting load.go 'e.near = weak.Make(p)' 'weak.Make(p)'
+mutant fill-makes-the-near-posting lookup.go 'e.near = weak.Make(p)' 'weak.Make(p)'
 mutant disown-under-ticket apply.go 'e.ticket.log = append(e.ticket.log, g)
 		e.disown()' 'e.ticket.log = append(e.ticket.log, g)'
-mutant disown-on-truncate apply.go 'if g.truncate {
-		e.disown()' 'if g.truncate {'
-mutant ticket-gathers apply.go 'e.ticket.log = append(e.ticket.log, g)' ''
+mutant disown-on-truncate apply.go 'if truncate {
+		e.disown()' 'if truncate {'
+mutant ticket-gathers apply.go 'g.changes = append(g.changes, portion...)' 'g.changes = append(g.changes, portion[:0]...)'
+mutant ticket-knows-truncate apply.go 'gathered{xid: xid, truncate: truncate}' 'gathered{xid: xid}'
+mutant spilled-runs-are-merged changes.go 'c.sift(0)
+	}
+	return c.portion' '}
+	return c.portion'
+mutant spilled-log-comes-first txnlog.go 'if err := eachIn(buf, &lastID, do); err != nil {' 'if err := error(nil); err != nil {'
+mutant truncate-forgets-the-file txnlog.go 'l.spilled, l.failed = l.spilled[:0], nil' 'l.failed = nil'
+mutant failed-spill-stays-in-memory changes.go 'c.file.end = end
+			return' 'c.run = c.run[:0]; return'
 mutant ticket-replay lookup.go 'p.replay(t.log, snap)' 'p.replay(nil, snap)'
 mutant replay-asks-snapshot lookup.go 'if snap.Sees(g.xid) {' 'if false {'
 mutant replay-knows-truncate lookup.go 'if g.truncate && !snap.Sees(g.xid) {' 'if false && g.truncate {'

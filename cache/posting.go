@@ -116,6 +116,81 @@ func (p *posting) remove(c uint32) bool {
 	return true
 }
 
+// apply changes the posting as one transaction does, or a part of it; changes are sorted.
+func (p *posting) apply(changes []uint64) error {
+	if p.big == nil && len(changes) >= mergeLeast && len(changes) >= len(p.small)/mergeShare {
+		return p.merge(changes)
+	}
+	for _, ch := range changes {
+		if c, removes := client(ch); !removes {
+			p.add(c)
+		} else if !p.remove(c) {
+			return errNoRow
+		}
+	}
+	return nil
+}
+
+const (
+	// From mergeLeast changes on, one for mergeShare clients, a new slice costs less than
+	// moving the clients behind each change.
+	mergeLeast = 8
+	mergeShare = 32
+)
+
+// merge is apply of many changes to a small posting.
+func (p *posting) merge(changes []uint64) error {
+	old := p.small
+	merged := make([]uint32, 0, len(old)+len(changes))
+	for len(changes) > 0 {
+		c, _ := client(changes[0])
+		at := 0
+		for at < len(old) && old[at] < c {
+			at++
+		}
+		merged, old = append(merged, old[:at]...), old[at:]
+		rows := int64(0)
+		if len(old) > 0 && old[0] == c {
+			rows, old = 1+int64(p.extra[c]), old[1:]
+		}
+		for len(changes) > 0 {
+			next, removes := client(changes[0])
+			if next != c {
+				break
+			}
+			if changes = changes[1:]; removes {
+				rows--
+			} else {
+				rows++
+			}
+		}
+		if rows < 0 {
+			return errNoRow
+		}
+		if rows > 0 {
+			merged = append(merged, c)
+		}
+		p.setExtra(c, rows-1)
+	}
+	p.small, p.out = append(merged, old...), nil
+	if len(p.small) > smallMax {
+		p.enlarge()
+	}
+	return nil
+}
+
+// setExtra notes the rows of a client beyond the first; at most 0 for none.
+func (p *posting) setExtra(c uint32, rows int64) {
+	if rows > 0 {
+		if p.extra == nil {
+			p.extra = make(map[uint32]uint32)
+		}
+		p.extra[c] = uint32(rows)
+	} else if len(p.extra) > 0 {
+		delete(p.extra, c)
+	}
+}
+
 // view returns the clients as they are now; later changes do not touch it.
 func (p *posting) view() *view {
 	if p.out == nil {

@@ -30,11 +30,16 @@ type lossy interface {
 	RemainingCost() int64
 }
 
+// maxCounters are enough for 100,000 postings in memory, and take 3 MiB. Above, what is
+// evicted is chosen somewhat less well.
+const maxCounters = 1 << 20
+
 func newShelf(budget int64) (*shelf, error) {
 	lru, err := ristretto.NewCache(&ristretto.Config[uint64, *posting]{
 		// ristretto asks for ten counters an entry. A posting of 10 M subscriptions and
-		// 100 k restaurants takes about 800 bytes; a counter takes 3.
-		NumCounters:        max(1024, budget/128),
+		// 100 k restaurants takes about 800 bytes; a counter takes 3, so that a large budget
+		// for few postings would take more than these do.
+		NumCounters:        min(max(1024, budget/128), maxCounters),
 		MaxCost:            budget,
 		BufferItems:        64,   // as ristretto advises
 		IgnoreInternalCost: true, // counted in postingOverhead

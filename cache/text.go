@@ -1,5 +1,7 @@
 package cache
 
+import "encoding/binary"
+
 // text is a client or restaurant id as the dictionary stores it. A canonical lower-case UUID
 // takes 16 bytes instead of 36, a text of up to 16 bytes lies in place, anything else is a
 // string of its own.
@@ -37,35 +39,38 @@ func pack(b []byte) text {
 
 // packUUID reports whether b is a UUID in the one form that prints back to b.
 func packUUID(to *[16]byte, b []byte) bool {
-	i := 0
-	for pos := 0; pos < uuidLen; {
-		if pos == 8 || pos == 13 || pos == 18 || pos == 23 {
-			if b[pos] != '-' {
-				return false
-			}
-			pos++
-			continue
-		}
-		hi, lo := nibble(b[pos]), nibble(b[pos+1])
-		if hi|lo > 15 {
-			return false
-		}
-		to[i] = hi<<4 | lo
-		i++
-		pos += 2
+	if b[8] != '-' || b[13] != '-' || b[18] != '-' || b[23] != '-' {
+		return false
 	}
-	return true
+	word := func(at, next int) uint64 { // four digits at one place, four at another
+		return uint64(binary.LittleEndian.Uint32(b[at:])) | uint64(binary.LittleEndian.Uint32(b[next:]))<<32
+	}
+	first, ok1 := fromHex(word(0, 4))
+	second, ok2 := fromHex(word(9, 14))
+	third, ok3 := fromHex(word(19, 24))
+	fourth, ok4 := fromHex(word(28, 32))
+	binary.LittleEndian.PutUint32(to[0:], first)
+	binary.LittleEndian.PutUint32(to[4:], second)
+	binary.LittleEndian.PutUint32(to[8:], third)
+	binary.LittleEndian.PutUint32(to[12:], fourth)
+	return ok1 && ok2 && ok3 && ok4
 }
 
-// nibble is the value of a lower-case hexadecimal digit, 255 for anything else.
-func nibble(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10
+// fromHex reads eight lower-case hexadecimal digits at once, the first in the lowest byte,
+// into four bytes in the same order. It reports whether that is what they were: a digit a
+// step of a loop took a third of the time of staging a change.
+func fromHex(digits uint64) (uint32, bool) {
+	const each = 0x0101010101010101
+	letter := digits >> 6 & each // 'a' to 'f' have bit 6, '0' to '9' have not
+	n := digits&(15*each) + 9*letter
+	// Printing is the proof: another character prints as something else.
+	above := (n + 6*each) >> 4 & each
+	if n&(240*each) != 0 || n+'0'*each+above*('a'-'9'-1) != digits {
+		return 0, false
 	}
-	return 255
+	n = (n<<4 | n>>8) & 0x00ff00ff00ff00ff
+	n = (n | n>>8) & 0x0000ffff0000ffff
+	return uint32(n | n>>16), true
 }
 
 // appendUUID prints what packUUID read.

@@ -7,16 +7,25 @@ import "fmt"
 // returns. It belongs to the writer goroutine. What the changes mean is decided by Apply:
 // a transaction that the load has seen may well remove rows that the index never had.
 type Txn struct {
+	// Breathe, unless nil, is called by Apply every few milliseconds of a large transaction,
+	// so that its goroutine can answer keepalives. No lock is held, but half of the
+	// transaction is applied: it must not use the index as its writer.
+	Breathe func()
+
 	index     *Index
 	st        *state // what the numbers belong to; nil while empty
 	pin       uint32
 	log       txnLog
 	truncated bool  // before everything in log
 	fault     error // what Apply returns unless the transaction is skipped
+
+	unbreathed int // changes since Breathe was called
 }
 
 // NewTxn returns an empty transaction. It may be used again after Apply or Discard.
-func (x *Index) NewTxn() *Txn { return &Txn{index: x} }
+func (x *Index) NewTxn() *Txn {
+	return &Txn{index: x, log: txnLog{most: x.staged, file: spill{dir: x.dir}}}
+}
 
 // Len is the number of staged changes, a TRUNCATE counting as one.
 func (t *Txn) Len() int {

@@ -3,16 +3,22 @@ package cache
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"slices"
 )
 
 // txnLog is the staged changes of one transaction, encoded in chunks: about 8 bytes a
-// change, no pointers, never copied to grow. Chunks are plain bytes in order, so that they
-// could as well lie in a file.
+// change, no pointers, never copied to grow. Chunks are plain bytes in order: past a bound
+// they lie in a file.
 type txnLog struct {
-	chunks [][]byte
-	spare  [][]byte // emptied chunks for the next transaction
-	n      int
-	lastID int64 // ids are differences: neighbours in a bulk change
+	most    int // chunksMax; a test lowers it
+	chunks  [][]byte
+	spare   [][]byte // emptied chunks for the next transaction
+	n       int
+	lastID  int64 // ids are differences: neighbours in a bulk change
+	file    spill
+	spilled []int // sizes of the chunks in the file, in order; they come before chunks
+	failed  error // of spilling: what follows stays in memory
 }
 
 // record is one staged change. A number of 0 says unchanged, or not given; others are one
@@ -38,6 +44,8 @@ const (
 	recordMax  = 1 + 4*binary.MaxVarintLen64
 	// spareMax bounds what a large transaction leaves behind: 1 MiB.
 	spareMax = 16
+	// chunksMax chunks stay in memory: 4 MiB, half a million changes.
+	chunksMax = 64
 )
 
 // errLog cannot happen: the log reads what it wrote.
@@ -46,8 +54,11 @@ var errLog = errors.New("transaction log is damaged")
 func (l *txnLog) append(r record) {
 	last := len(l.chunks) - 1
 	if last < 0 || cap(l.chunks[last])-len(l.chunks[last]) < recordMax {
+		if len(l.chunks) >= l.most && l.failed == nil {
+			l.spill()
+		}
 		l.chunks = append(l.chunks, l.fresh())
-		last++
+		last = len(l.chunks) - 1
 	}
 	b := append(l.chunks[last], byte(r.op))
 	switch r.op {
@@ -73,23 +84,58 @@ func (l *txnLog) append(r record) {
 	l.n++
 }
 
+// spill moves the chunks to the file. Those that cannot be written stay in memory, and so
+// does what follows: nothing is lost but the bound.
+func (l *txnLog) spill() {
+	for len(l.chunks) > 0 {
+		c := l.chunks[0]
+		if l.failed = l.file.append(c); l.failed != nil {
+			return
+		}
+		l.spilled = append(l.spilled, len(c))
+		l.chunks = l.chunks[1:]
+		if len(l.spare) < spareMax {
+			l.spare = append(l.spare, c[:0])
+		}
+	}
+	l.chunks = nil
+}
+
 // each calls do for every record in order, until do returns an error.
 func (l *txnLog) each(do func(record) error) error {
-	var lastID int64
-	for _, chunk := range l.chunks {
-		for len(chunk) > 0 {
-			r, size := decode(chunk, lastID)
-			if size <= 0 {
-				return errLog
-			}
-			if r.op != opDelete {
-				lastID = r.id
-			}
-			if err := do(r); err != nil {
-				return err
-			}
-			chunk = chunk[size:]
+	var lastID, at int64
+	var buf []byte
+	for _, size := range l.spilled {
+		buf = slices.Grow(buf[:0], size)[:size]
+		if err := l.file.read(buf, at); err != nil {
+			return fmt.Errorf("%w: %w", err, ErrInconsistent) // the id map has moved on already
 		}
+		at += int64(size)
+		if err := eachIn(buf, &lastID, do); err != nil {
+			return err
+		}
+	}
+	for _, chunk := range l.chunks {
+		if err := eachIn(chunk, &lastID, do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func eachIn(chunk []byte, lastID *int64, do func(record) error) error {
+	for len(chunk) > 0 {
+		r, size := decode(chunk, *lastID)
+		if size <= 0 {
+			return errLog
+		}
+		if r.op != opDelete {
+			*lastID = r.id
+		}
+		if err := do(r); err != nil {
+			return err
+		}
+		chunk = chunk[size:]
 	}
 	return nil
 }
@@ -134,6 +180,8 @@ func (l *txnLog) reset() {
 	}
 	clear(l.chunks)
 	l.chunks, l.n, l.lastID = l.chunks[:0], 0, 0
+	l.spilled, l.failed = l.spilled[:0], nil
+	l.file.close()
 	if cap(l.chunks) > 4*spareMax {
 		l.chunks = nil
 	}

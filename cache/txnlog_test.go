@@ -9,8 +9,8 @@ import (
 func TestTxnLogReturnsWhatItWasGiven(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(5, 0))
-	var l txnLog
-	for range 3 { // the log is used again
+	l := txnLog{most: 3, file: spill{dir: t.TempDir()}} // most of it in a file
+	for range 3 {                                       // the log is used again
 		var want []record
 		for range 50_000 {
 			r := record{op: op(rng.IntN(4))}
@@ -40,7 +40,7 @@ func TestTxnLogReturnsWhatItWasGiven(t *testing.T) {
 // TestBulkChangesStageCompactly: 5 M changes of one transaction must fit into 64 MB.
 func TestBulkChangesStageCompactly(t *testing.T) {
 	t.Parallel()
-	var l txnLog
+	l := txnLog{most: 1 << 20}
 	const rows = 200_000
 	for i := range int64(rows) {
 		l.append(record{op: opInsert, id: 1<<40 + i, restaurant: uint64(i) % 100_000, client: uint64(i*7919) % 1_000_000})
