@@ -22,8 +22,8 @@ const (
 )
 
 // Index is what the reader writes to: *cache.Index. All of it is called from the one
-// goroutine of Run, but for Load.Add, which runs on several. Apply must not wait on
-// I/O: the same goroutine answers the server's keepalives.
+// goroutine of Run, but for Load.Add, which runs on several. Apply must not wait: the same
+// goroutine answers the server's keepalives, in a large transaction when Txn.Breathe is called.
 type Index interface {
 	BeginLoad(keyed bool) *cache.Load
 	NewTxn() *cache.Txn
@@ -220,6 +220,7 @@ func (r *Reader) stream(ctx context.Context, repl *pgconn.PgConn, conn *pgx.Conn
 	r.state.say("catching up with the log")
 	s := &session{Reader: r, wire: newWire(repl), pid: repl.PID(), txn: r.idx.NewTxn(), suspect: make(chan struct{}, 1)}
 	defer s.txn.Discard()
+	s.txn.Breathe = func() { s.breathe(ctx) }
 	s.asm = r.assembler(s.txn)
 	s.statusEvery = r.cfg.StatusInterval
 	if third := time.Duration(p.server.senderWait) * time.Millisecond / 3; third > 0 {
