@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -136,6 +137,29 @@ type freshnessRig struct {
 type appliedIndex struct {
 	*cache.Index
 	applied chan visible
+
+	mu     sync.Mutex
+	begun  time.Time // of the reader's session
+	left   int       // transactions until whoever expects them is told
+	behind chan<- time.Duration
+}
+
+// expect says, once so many transactions are applied, how long that took since the session
+// began in which the last was.
+func (a *appliedIndex) expect(transactions int) <-chan time.Duration {
+	told := make(chan time.Duration, 1)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.left, a.behind = transactions, told
+	return told
+}
+
+// NewTxn implements cdc.Index: a session asks for one before it streams.
+func (a *appliedIndex) NewTxn() *cache.Txn {
+	a.mu.Lock()
+	a.begun = time.Now()
+	a.mu.Unlock()
+	return a.Index.NewTxn()
 }
 
 type visible struct{ committed, at time.Time }
@@ -148,6 +172,11 @@ func (a *appliedIndex) Apply(t *cache.Txn, c cache.Commit) error {
 	select {
 	case a.applied <- visible{c.Time, time.Now()}:
 	default: // nobody measures
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.left--; a.left == 0 {
+		a.behind <- time.Since(a.begun)
 	}
 	return nil
 }

@@ -32,6 +32,10 @@ var (
 func scenarios() []scenario {
 	return []scenario{
 		{"throughput", "a backlog of 10,000 campaigns of 100 recipients, exactly once, deliveries/s in both sinks", throughput},
+		{"index", "bytes of heap a subscription, and exact answers from a tenth of the memory", index},
+		{"bigtxn", "5,000,000 rows changed in one transaction: memory above rest, atomic, no keepalive missed", bigtxn},
+		{"snapshot", "start to ready for 10,000,000 rows, beside psql's binary COPY to /dev/null", snapshot},
 		{"freshness", "commit to visible in the index, and the fence, idle and beside pgbench, against the wire alone", freshness},
+		{"cdc", "applying a backlog of changes, against pg_recvlogical that throws the same away", cdcApply},
 	}
 }

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/jackc/pgx/v5"
+
+	"example.com/tiffin/internal/devstack"
+)
+
+// cdcGoal is the least ratio to pg_recvlogical that the machines' noise lets a goal of 1.0 be.
+const cdcGoal = 0.9
+
+// backlog is what a stopped reader has to catch up with.
+type backlog struct {
+	what         string
+	transactions int
+	rows         int // in each
+}
+
+func (b backlog) changes() int { return b.transactions * b.rows }
+
+// cdcApply measures how fast a backlog is applied, against pg_recvlogical that reads the same
+// position from a slot of its own and throws everything away: the walsender's limit.
+func cdcApply(ctx context.Context, o options) (err error) {
+	backlogs := []backlog{{"single rows", 300_000, 1}, {"100 rows each", 10_000, 100}, {"one transaction", 1, 1_000_000}}
+	if o.quick {
+		backlogs = []backlog{{"single rows", 5_000, 1}, {"100 rows each", 200, 100}, {"one transaction", 1, 20_000}}
+	}
+	say := stopwatch(o)
+	server, err := devstack.StartPostgres(ctx, devstack.PostgresOptions{
+		Dir: o.dir, Durable: true, Settings: map[string]string{"max_wal_size": maxWAL, "logical_decoding_work_mem": "256MB"},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	f, err := startFreshness(ctx, server)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.close()) }()
+	say("the index follows")
+	if _, err := f.conn.Exec(ctx, writeProcedure); err != nil {
+		return fmt.Errorf("create the writer: %w", err)
+	}
+	missed := error(nil)
+	for _, b := range backlogs {
+		wire, ours, err := f.catchUp(ctx, b)
+		if err != nil {
+			return fmt.Errorf("%s: %w", b.what, err)
+		}
+		ratio := wire.Seconds() / ours.Seconds()
+		rate := func(d time.Duration) string { return humanize.Comma(int64(float64(b.changes()) / d.Seconds())) }
+		if _, err := fmt.Fprintf(o.out, "cdc: %-16s %9s changes   applied %9s/s   pg_recvlogical %9s/s   ratio %.2f\n",
+			b.what, humanize.Comma(int64(b.changes())), rate(ours), rate(wire), ratio); err != nil {
+			return err
+		}
+		if ratio < cdcGoal && !o.quick {
+			missed = errMissed
+		}
+	}
+	return missed
+}
+
+// writeProcedure commits on the server, so that the backlog is there quickly.
+const writeProcedure = `
+CREATE PROCEDURE write_backlog(transactions int, rows int) LANGUAGE plpgsql AS $$
+BEGIN
+  FOR t IN 1..transactions LOOP
+    INSERT INTO subscribers_restaurants (restaurant_id, client_id)
+      SELECT 'restaurant ' || (t * 7919 + i) % 1000, 'client ' || (t * 31 + i) % 50000 FROM generate_series(1, rows) i;
+    COMMIT;
+  END LOOP;
+END $$`
+
+// catchUp writes a backlog while the reader is locked out, and lets first pg_recvlogical and
+// then the reader read it.
+func (f *freshnessRig) catchUp(ctx context.Context, b backlog) (wire, ours time.Duration, err error) {
+	if err := f.fenced(ctx); err != nil {
+		return 0, 0, err
+	}
+	caughtUp := f.seen.expect(b.transactions)
+	if err := f.admit(ctx, false); err != nil {
+		return 0, 0, err
+	}
+	for _, sql := range []string{
+		"SELECT pg_create_logical_replication_slot('peer', 'pgoutput')",
+		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+		"SET synchronous_commit = off",
+		fmt.Sprintf("CALL write_backlog(%d, %d)", b.transactions, b.rows),
+		"SET synchronous_commit = on",
+		"CHECKPOINT",
+	} {
+		if _, err := f.conn.Exec(ctx, sql); err != nil {
+			return 0, 0, fmt.Errorf("%s: %w", sql, err)
+		}
+	}
+	if err := f.admit(ctx, true); err != nil {
+		return 0, 0, err
+	}
+	// The reader comes back by itself, within its backoff: it is measured from the start of
+	// its session to its last transaction.
+	select {
+	case ours = <-caughtUp:
+	case <-time.After(patience):
+		return 0, 0, errors.New("the backlog was not applied in time")
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
+	if wire, err = f.receive(ctx); err != nil {
+		return 0, 0, err
+	}
+	if _, err := f.conn.Exec(ctx, "SELECT pg_drop_replication_slot('peer')"); err != nil {
+		return 0, 0, fmt.Errorf("drop the peer's slot: %w", err)
+	}
+	return wire, ours, nil
+}
+
+// admit lets connections to the source database in, or keeps them out.
+func (f *freshnessRig) admit(ctx context.Context, in bool) error {
+	conn, err := pgx.Connect(ctx, f.server.DSN("postgres"))
+	if err != nil {
+		return fmt.Errorf("connect to the server: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, fmt.Sprintf("ALTER DATABASE %s ALLOW_CONNECTIONS %t", sourceDatabase, in)); err != nil {
+		return fmt.Errorf("admit connections: %w", err)
+	}
+	return nil
+}
+
+// receive reads the peer's slot to the log's end.
+func (f *freshnessRig) receive(ctx context.Context) (time.Duration, error) {
+	var end string
+	if err := f.conn.QueryRow(ctx, "SELECT pg_current_wal_lsn()::text").Scan(&end); err != nil {
+		return 0, fmt.Errorf("read the log's end: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(f.server.BinDir(), "pg_recvlogical"), "-d", f.server.DSN(sourceDatabase),
+		"-S", "peer", "--start", "--endpos", end, "-f", "/dev/null", "-o", "proto_version=1", "-o", "publication_names=tiffin")
+	begun := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("pg_recvlogical: %w: %s", err, out)
+	}
+	return time.Since(begun), nil
+}
