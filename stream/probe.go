@@ -33,6 +33,9 @@ func ask(ctx context.Context, whom string, ping func(context.Context) error) str
 	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("no answer within %s", probeTimeout))
 	defer cancel()
 	if err := ping(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // why time was up says more than that it was
+		}
 		return fmt.Sprintf("%s: no sign of life: %v", whom, err)
 	}
 	return ""

@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -70,11 +69,8 @@ func kafkaRemedy(err error) string {
 			return known.fix
 		}
 	}
-	plain, isPlain := errors.AsType[tls.RecordHeaderError](err)
 	refusal, isRefusal := errors.AsType[*net.OpError](err)
 	switch {
-	case isPlain && plain.Msg != "":
-		return "name a listener with TLS in kafka.brokers, or set kafka.tls.enabled to false"
 	case isRefusal && refusal.Op == "remote error":
 		return "the broker does not accept the client's certificate: check kafka.tls.cert_file and kafka.tls.key_file"
 	case untrusted(err):
