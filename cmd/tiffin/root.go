@@ -39,7 +39,7 @@ a crash.`,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd.CommandPath(), err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newRunCommand(), newDemoCommand(), newMigrateCommand(), newAuditCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newDemoCommand(), newMigrateCommand(), newExplainCommand(), newAuditCommand(), newVersionCommand())
 	return root
 }
 
