@@ -45,6 +45,10 @@ bench-quick: build ## deliveries per second through a real broker and database, 
 mutants: ## take the index's rules away one by one: a mutant that survives is a rule that no test proves
 	sh cache/mutants.sh
 
+.PHONY: exactness
+exactness: ## 100,000 changes and 50,000 campaigns' questions for each replica identity, also while walsenders die
+	EXACTNESS=full go test -count=1 -run '^TestExactness$$' -v -timeout 30m ./cdc/ | grep -v level=
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin dist

@@ -1,7 +1,6 @@
 package cdc
 
 import (
-	"context"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -9,6 +8,7 @@ import (
 
 	"example.com/tiffin/cache"
 	"example.com/tiffin/internal/devstack"
+	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
 // A slot that the server invalidated (max_slot_wal_keep_size) is made again, and the table
@@ -93,12 +93,31 @@ func TestBrokenLoadBeginsAnew(t *testing.T) {
 // slow is an index that takes its time to apply.
 type slow struct {
 	*cache.Index
-	each    atomic.Int64 // nanoseconds
+	wake    chan struct{} // ends the waiting
+	each    atomic.Int64  // nanoseconds
+	begun   atomic.Int64
 	applied atomic.Int64
 }
 
+// onSlow has the rig's reader write to a slow index.
+func (g *rig) onSlow(t *testing.T) *slow {
+	t.Helper()
+	index := &slow{Index: g.idx, wake: make(chan struct{})}
+	var err error
+	if g.r, err = New(g.r.cfg, g.src, index); err != nil {
+		t.Fatal(err)
+	}
+	return index
+}
+
 func (s *slow) Apply(txn *cache.Txn, c cache.Commit) error {
-	pause(context.Background(), time.Duration(s.each.Load()))
+	s.begun.Add(1)
+	wait := time.NewTimer(time.Duration(s.each.Load()))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-s.wake:
+	}
 	s.applied.Add(1)
 	return s.Index.Apply(txn, c)
 }
@@ -108,16 +127,10 @@ func (s *slow) Apply(txn *cache.Txn, c cache.Commit) error {
 func TestSlowConsumerKeepsItsWalsender(t *testing.T) {
 	t.Parallel()
 	server := own(t, devstack.PostgresOptions{Settings: map[string]string{"wal_sender_timeout": "1s"}})
-	var index *slow
-	g := alone(t, server)
-	g.agree(t)
-	g.quit()
-	index = &slow{Index: g.idx}
-	g.ran = make(chan struct{})
-	var err error
-	if g.r, err = New(g.r.cfg, g.src, index); err != nil {
-		t.Fatal(err)
-	}
+	db := devstacktest.NewDatabase(t, server, "alone")
+	contract(t, db, "DEFAULT")
+	g := build(t, db, config(t, db), 1<<20)
+	index := g.onSlow(t)
 	g.run(t)
 	g.agree(t)
 	walsender := `SELECT active_pid::text FROM pg_replication_slots WHERE slot_name = $1`
@@ -139,6 +152,59 @@ func TestSlowConsumerKeepsItsWalsender(t *testing.T) {
 		t.Errorf("walsender %q, was %s: the server did not lose patience", now, was)
 	}
 	g.unrebuilt(t)
+}
+
+// However long the index hangs, the slot never holds back more than the budget: it is given up
+// before, while the reader still hangs. Afterwards the table is loaded again.
+func TestRetainedWALIsNeverAboveTheBudget(t *testing.T) {
+	t.Parallel()
+	server := own(t, devstack.PostgresOptions{}) // whose log nobody else lengthens
+	db := devstacktest.NewDatabase(t, server, "alone")
+	contract(t, db, "DEFAULT")
+	cfg := config(t, db)
+	cfg.MaxRetainedWAL = 24 << 20
+	g := build(t, db, cfg, 1<<20)
+	index := g.onSlow(t)
+	g.run(t)
+	g.agree(t)
+	g.exec(t, `CREATE TABLE busy (x text)`)
+	g.agree(t)
+	index.each.Store(int64(patient))
+	g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'c')`)
+	eventually(t, "it hangs", func() bool { return index.begun.Load() > 0 })
+	retained := func() int64 { // -1 without a slot
+		var n int64
+		const sql = `SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), -1)::bigint FROM pg_replication_slots`
+		if err := g.sql.QueryRow(t.Context(), sql).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	most := int64(0)
+	for most <= cfg.MaxRetainedWAL {
+		g.exec(t, `INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1,1000)`) // 1 MB
+		now := retained()
+		// The prediction is from look to look: let the warden see each step.
+		eventually(t, "the warden looked", func() bool {
+			return value(t, g.r.cfg.Metrics.retained) >= float64(now) || retained() < 0
+		})
+		if now = retained(); now < 0 {
+			break
+		}
+		most = max(most, now)
+	}
+	if most > cfg.MaxRetainedWAL || most < cfg.MaxRetainedWAL/2 {
+		t.Errorf("held back %d bytes at most, budget %d", most, cfg.MaxRetainedWAL)
+	}
+	if n := index.applied.Load(); n != 0 {
+		t.Errorf("%d transactions applied: it did not hang", n)
+	}
+	index.each.Store(0)
+	close(index.wake)
+	g.agree(t)
+	if n := g.rebuilt(t, "retained_wal"); n != 1 {
+		t.Errorf("%v rebuilds for retained WAL, want 1", n)
+	}
 }
 
 // The replica identity may change while running, in any order.

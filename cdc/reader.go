@@ -75,12 +75,13 @@ func New(cfg Config, src *Source, idx Index) (*Reader, error) {
 // rebuilds. Call it once.
 func (r *Reader) Run(ctx context.Context) error {
 	for attempt := 0; ; attempt++ {
+		from := r.pos.applied
 		err := r.session(ctx)
 		if ctx.Err() != nil {
 			r.state.say("stopped")
 			return nil //nolint:nilerr // asked to stop: what the session said of it is no fault
 		}
-		if r.settled {
+		if r.settled || r.pos.applied > from { // progress is no failed attempt
 			attempt, r.settled = 0, false
 		}
 		r.state.say(err.Error())

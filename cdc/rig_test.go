@@ -64,12 +64,17 @@ func config(t testing.TB, db *devstacktest.Database) Config {
 // build makes a rig that does not run yet.
 func build(t testing.TB, db *devstacktest.Database, cfg Config, budget int64) *rig {
 	t.Helper()
+	return buildWith(t, db, cfg, cache.Config{Budget: budget})
+}
+
+func buildWith(t testing.TB, db *devstacktest.Database, cfg Config, index cache.Config) *rig {
+	t.Helper()
 	g := &rig{db: db, ran: make(chan struct{})}
 	var err error
 	if g.src, err = NewSource(cfg); err != nil {
 		t.Fatal(err)
 	}
-	if g.idx, err = cache.New(cache.Config{Budget: budget}, g.src); err != nil {
+	if g.idx, err = cache.New(index, g.src); err != nil {
 		t.Fatal(err)
 	}
 	if g.r, err = New(cfg, g.src, g.idx); err != nil {

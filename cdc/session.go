@@ -46,6 +46,8 @@ type session struct {
 	failure   atomic.Pointer[error]
 
 	suspect chan struct{} // to the warden: look now
+
+	retained int64 // of the warden: what the slot held back when it last looked
 }
 
 // report is what the warden learned.

@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,6 +21,7 @@ func (s *session) warden(ctx context.Context, conn *pgx.Conn) {
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	s.retained = math.MaxInt64 // the first look knows of no growth
 	for {
 		if err := s.inspect(ctx, conn); err != nil {
 			s.fail(err)
@@ -68,8 +70,8 @@ func askReport(ctx context.Context, conn *pgx.Conn, f *footing, now time.Time) (
 	return r, err
 }
 
-// inspectSlot ends a session whose walsender is gone, and one whose slot holds back too much
-// (the next session drops it).
+// inspectSlot ends a session whose walsender is gone, and one whose slot is about to hold back
+// too much: by the next look it would, if the log grows as it did since the last.
 func (s *session) inspectSlot(ctx context.Context, conn *pgx.Conn) error {
 	slot, err := inspectSlot(ctx, conn, s.cfg.Slot)
 	if err != nil {
@@ -79,10 +81,31 @@ func (s *session) inspectSlot(ctx context.Context, conn *pgx.Conn) error {
 	if slot.activePID == 0 || uint32(slot.activePID) != s.pid {
 		return fmt.Errorf("replication slot %s: our walsender %d is gone", s.cfg.Slot, s.pid)
 	}
-	if limit := s.cfg.MaxRetainedWAL; limit > 0 && slot.retained > limit {
-		return fmt.Errorf("replication slot %s: holds back %d bytes, more than source.max_retained_wal = %d", s.cfg.Slot, slot.retained, limit)
+	growth := max(0, slot.retained-s.retained)
+	s.retained = slot.retained
+	if limit := s.cfg.MaxRetainedWAL; limit > 0 && slot.retained+growth > limit {
+		return s.giveUp(ctx, conn, slot)
 	}
 	return nil
+}
+
+// giveUp ends our walsender and drops the slot, without waiting for the owner of the stream,
+// who may hang in an Apply: meanwhile the log would go on growing.
+func (s *session) giveUp(ctx context.Context, conn *pgx.Conn, slot slotFacts) error {
+	why := &rebuildError{reason: "retained_wal", err: fmt.Errorf(
+		"slot %s held back %d bytes and would soon have passed source.max_retained_wal = %d", s.cfg.Slot, slot.retained, s.cfg.MaxRetainedWAL)}
+	s.fail(why) // before the end of the walsender can be taken for the reason
+	s.cfg.Log.Warn("dropping replication slot", "slot", s.cfg.Slot, "reason", why.reason, "retained_bytes", slot.retained)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit) // the session's end is no reason to stop here
+	defer cancel()
+	_, err := conn.Exec(ctx, "SELECT pg_terminate_backend($1, $2)", s.pid, (askLimit / 2).Milliseconds())
+	if err == nil {
+		_, err = conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", s.cfg.Slot)
+	}
+	if err != nil { // the next session tries again
+		return &Error{Op: "drop replication slot", On: s.cfg.Slot, Err: err}
+	}
+	return why
 }
 
 // inspectTable finds what the log does not say: a table dropped or swapped, a publication
