@@ -118,7 +118,7 @@ func runModel(t *testing.T, keyed bool, store string, steps int) {
 		readers.Go(func() { m.reader(i, rand.New(rand.NewPCG(seed, uint64(100+i)))) })
 	}
 	dice := rand.New(rand.NewPCG(seed, 3))
-	for step := 0; step < steps || m.lookups.Load() < leastLookups; step++ {
+	for step := 0; step < steps || m.lookups.Load() < leastLookups && step < 20*steps; step++ {
 		if t.Failed() {
 			break
 		}

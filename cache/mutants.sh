@@ -46,7 +46,6 @@ mutant disown-under-ticket apply.go 'e.ticket.log = append(e.ticket.log, g)
 mutant disown-on-truncate apply.go 'if truncate {
 		e.disown()' 'if truncate {'
 mutant ticket-gathers apply.go 'g.changes = append(g.changes, portion...)' 'g.changes = append(g.changes, portion[:0]...)'
-mutant ticket-knows-truncate apply.go 'gathered{xid: xid, truncate: truncate}' 'gathered{xid: xid}'
 mutant spilled-runs-are-merged changes.go 'c.sift(0)
 	}
 	return c.portion' '}
@@ -54,7 +53,7 @@ mutant spilled-runs-are-merged changes.go 'c.sift(0)
 mutant spilled-log-comes-first txnlog.go 'if err := eachIn(buf, &lastID, do); err != nil {' 'if err := error(nil); err != nil {'
 mutant truncate-forgets-the-file txnlog.go 'l.spilled, l.failed = l.spilled[:0], nil' 'l.failed = nil'
 mutant failed-spill-stays-in-memory changes.go 'c.file.end = end
-			return' 'c.run = c.run[:0]; return'
+			return' 'c.file.end = end; c.run = c.run[:0]; return'
 mutant ticket-replay lookup.go 'p.replay(t.log, snap)' 'p.replay(nil, snap)'
 mutant replay-asks-snapshot lookup.go 'if snap.Sees(g.xid) {' 'if false {'
 mutant replay-knows-truncate lookup.go 'if g.truncate && !snap.Sees(g.xid) {' 'if false && g.truncate {'

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -92,7 +93,7 @@ func psqlCopy(ctx context.Context, server *devstack.Postgres) (took time.Duratio
 		return 0, fmt.Errorf("open nowhere: %w", err)
 	}
 	defer func() { err = errors.Join(err, nowhere.Close()) }()
-	cmd := exec.CommandContext(ctx, "psql", "-X", "-d", server.DSN(sourceDatabase),
+	cmd := exec.CommandContext(ctx, filepath.Join(server.BinDir(), "psql"), "-X", "-d", server.DSN(sourceDatabase),
 		"-c", "COPY subscribers_restaurants (id, restaurant_id, client_id) TO STDOUT (FORMAT binary)")
 	cmd.Stdout, cmd.Stderr = nowhere, os.Stderr
 	begun := time.Now()
