@@ -38,7 +38,7 @@ func TestCrashAtEveryStepLeavesBothSinksEqual(t *testing.T) {
 	// comes; what came in each of several undisturbed runs must be reached.
 	least := map[string]int{}
 	for i := range 5 {
-		seen := crashRun(t, "", 0, "")
+		seen := crashRun(t)
 		for effect, n := range seen {
 			if had, ok := least[effect]; i == 0 || ok && n < had {
 				least[effect] = n
@@ -53,7 +53,7 @@ func TestCrashAtEveryStepLeavesBothSinksEqual(t *testing.T) {
 		for n := 1; n <= least[effect]; n++ {
 			for _, how := range []string{diesBefore, diesAfter, unknown} {
 				points++
-				if seen := crashRun(t, effect, n, how); seen[effect] < n {
+				if seen := crashRun(t, crashPoint{effect, n, how}); seen[effect] < n {
 					missed++
 					t.Errorf("%s, %s number %d: never reached", how, effect, n)
 				}
@@ -68,28 +68,52 @@ func TestCrashAtEveryStepLeavesBothSinksEqual(t *testing.T) {
 	}
 }
 
-// crashRun handles a small workload of every kind, failing one effect, restarts if the
-// process died, and compares the sinks. It returns how often each effect came in the first
-// life.
-func crashRun(t *testing.T, effect string, n int, how string) (seen map[string]int) {
+// The recovery of a crash crashes too, before and after each of its transactions.
+func TestCrashInRecoveryLeavesBothSinksEqual(t *testing.T) {
+	t.Parallel()
+	points := 0
+	for _, first := range []crashPoint{{"deliver", 1, diesAfter}, {"deliver", 3, diesAfter}, {"EndTxn", 2, diesBefore}, {"EndTxn", 4, diesAfter}} {
+		for n := 1; n <= 4; n++ {
+			for _, how := range []string{diesBefore, diesAfter, unknown} {
+				crashRun(t, first, crashPoint{"EndTxn", n, how})
+				points++
+			}
+		}
+	}
+	t.Logf("%d crash points", points)
+}
+
+// crashPoint is where one life of the process ends, or loses an answer.
+type crashPoint struct {
+	effect string
+	n      int
+	how    string
+}
+
+// crashRun handles a small workload of every kind, failing one effect in each life of the
+// process, and compares the sinks when one has come to its end. It returns how often each
+// effect came in the first life.
+func crashRun(t *testing.T, points ...crashPoint) (seen map[string]int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newCrashWorld(t)
 		defer w.close()
-		w.fault.effect, w.fault.n, w.fault.how = effect, n, how
-		w.run(t)
-		seen = w.fault.counts()
-		if w.fault.dead {
-			w.fault.revive()
+		left := points
+		for life := 0; life == 0 || w.fault.dead; life++ {
+			w.fault.revive(left)
+			left = left[min(1, len(left)):]
 			w.run(t)
+			if life == 0 {
+				seen = w.fault.counts()
+			}
 		}
 		rows, records := w.store.lines("in"), w.records(t)
 		if len(rows) != w.deliveries || !slices.Equal(rows, records) {
-			t.Errorf("%s %s number %d: %d rows, %d records, want %d of each and the same\nonly rows: %.300q\nonly records: %.300q", how, effect, n,
+			t.Errorf("%v: %d rows, %d records, want %d of each and the same\nonly rows: %.300q\nonly records: %.300q", points,
 				len(rows), len(records), w.deliveries, minus(rows, records), minus(records, rows))
 		}
 		if letters := w.count(t, "dead"); letters != 2 {
-			t.Errorf("%s %s number %d: %d dead letters, want 2", how, effect, n, letters)
+			t.Errorf("%v: %d dead letters, want 2", points, letters)
 		}
 	})
 	return seen
@@ -328,11 +352,15 @@ func (f *fault) kill() {
 	f.die()
 }
 
-// revive is a new process, which nothing happens to.
-func (f *fault) revive() {
+// revive is a new process, to which the first of the points happens, if there is one.
+func (f *fault) revive(points []crashPoint) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dead, f.effect = false, ""
+	clear(f.seen)
+	if len(points) > 0 {
+		f.effect, f.n, f.how = points[0].effect, points[0].n, points[0].how
+	}
 	f.died, f.die = context.WithCancel(context.Background())
 }
 
