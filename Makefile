@@ -42,8 +42,9 @@ bench-quick: build ## deliveries per second through a real broker and database, 
 	./bin/bench throughput --quick
 
 .PHONY: mutants
-mutants: ## take the index's rules away one by one: a mutant that survives is a rule that no test proves
+mutants: ## take the rules of index and delivery away one by one: a survivor is a rule that no test proves
 	sh cache/mutants.sh
+	sh stream/mutants.sh
 
 .PHONY: exactness
 exactness: ## 100,000 changes and 50,000 campaigns' questions for each replica identity, also while walsenders die

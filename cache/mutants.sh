@@ -1,42 +1,11 @@
 #!/bin/sh
-# Removes the rules of the index one at a time and runs the tests on each mutant: a mutant
-# that survives is a rule that no test proves. Files in place are not touched.
+# Removes the rules of the index one at a time, as internal/mutants/run.sh says.
 #   sh cache/mutants.sh [name…]
 set -u
 cd "$(dirname "$0")" || exit 2
-work=$(mktemp -d) || exit 2
-trap 'rm -rf "$work"' EXIT
-survivors=0
+tests=
+. ../internal/mutants/run.sh
 
-run() { go test "$@" -vet=off -count=1 -timeout 300s -overlay "$work/overlay.json" . >"$work/out" 2>&1; }
-
-# mutant NAME FILE OLD NEW: OLD is a fixed string on one line of FILE, and the only one.
-mutant() {
-	name=$1 file=$2 old=$3 new=$4
-	case " $wanted " in "  " | *" $name "*) ;; *) return ;; esac
-	OLD=$old NEW=$new perl -0pe 's/\Q$ENV{OLD}\E/$ENV{NEW}/' "$file" >"$work/$file"
-	if cmp -s "$file" "$work/$file"; then
-		echo "$name: no such line in $file"
-		survivors=$((survivors + 1))
-		return
-	fi
-	printf '{"Replace":{"%s/%s":"%s/%s"}}' "$PWD" "$file" "$work" "$file" >"$work/overlay.json"
-	if run -short && run; then
-		echo "$name: SURVIVED"
-		survivors=$((survivors + 1))
-	elif grep -q 'test timed out' "$work/out"; then
-		echo "$name: timed out, which proves nothing"
-		survivors=$((survivors + 1))
-	elif grep -q 'build failed' "$work/out"; then
-		echo "$name: does not compile"
-		cat "$work/out"
-		survivors=$((survivors + 1))
-	else
-		echo "$name: caught by $(grep -o '^panic: .*' "$work/out" | head -1) $(grep -o '^ *--- FAIL: [A-Za-z]*' "$work/out" | sed 's/.*: //' | sort -u | tr '\n' ' ')"
-	fi
-}
-
-wanted="$*"
 mutant generation-on-lookup lookup.go 'p != nil && p.gen == e.gen' 'p != nil'
 mutant generation-on-apply apply.go 'p == nil || p.gen != e.gen' 'p == nil'
 mutant load-makes-the-near-posting load.go 'e.near = weak.Make(p)' 'weak.Make(p)'
