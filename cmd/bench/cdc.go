@@ -75,7 +75,7 @@ CREATE PROCEDURE write_backlog(transactions int, rows int) LANGUAGE plpgsql AS $
 BEGIN
   FOR t IN 1..transactions LOOP
     INSERT INTO subscribers_restaurants (restaurant_id, client_id)
-      SELECT 'restaurant ' || (t * 7919 + i) % 1000, 'client ' || (t * 31 + i) % 50000 FROM generate_series(1, rows) i;
+      SELECT 'restaurant ' || (t::int8 * 7919 + i) % 1000, 'client ' || (t::int8 * 31 + i) % 50000 FROM generate_series(1, rows) i;
     COMMIT;
   END LOOP;
 END $$`
