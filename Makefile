@@ -24,7 +24,8 @@ demo: build ## the whole system at work, nothing to install; Ctrl-C removes it
 
 .PHONY: test
 test: ## all tests; those that need a real Kafka skip without Java (with CI=true they fail)
-	go test $(RACE) -timeout $(TEST_TIMEOUT) $(PKG)
+	# Never from the cache: go test does not see what programs the tests build and start.
+	go test -count=1 $(RACE) -timeout $(TEST_TIMEOUT) $(PKG)
 
 .PHONY: lint
 lint: bin/golangci-lint-$(GOLANGCI_LINT_VERSION) ## the linters, with the import graph among their rules
