@@ -22,9 +22,9 @@ build: ## ./bin/tiffin, ./bin/slotsetup and ./bin/bench
 demo: build ## the whole system at work, nothing to install; Ctrl-C removes it
 	./bin/tiffin demo
 
+# Never from the cache: go test does not see what programs the tests build and start.
 .PHONY: test
 test: ## all tests; those that need a real Kafka skip without Java (with CI=true they fail)
-	# Never from the cache: go test does not see what programs the tests build and start.
 	go test -count=1 $(RACE) -timeout $(TEST_TIMEOUT) $(PKG)
 
 .PHONY: lint

@@ -46,17 +46,17 @@ func describeTopics(ctx context.Context, cl *kgo.Client, k *KafkaConfig, known *
 // at a time uses it.
 type limits struct {
 	told map[string]int32 // by the settings, when learned
-	true map[string]int32
+	used map[string]int32
 }
 
-func newLimits() *limits { return &limits{told: map[string]int32{}, true: map[string]int32{}} }
+func newLimits() *limits { return &limits{told: map[string]int32{}, used: map[string]int32{}} }
 
 // of is the limit to work with when the settings tell one.
 func (l *limits) of(topic string, told int32) int32 {
 	if l.told[topic] != told {
-		l.told[topic], l.true[topic] = told, told // new settings, a new try
+		l.told[topic], l.used[topic] = told, told // new settings, a new try
 	}
-	return l.true[topic]
+	return l.used[topic]
 }
 
 // smallestLimit is where learning ends: no campaign fits into less.
@@ -65,8 +65,8 @@ const smallestLimit = 1024
 // learn halves the limit of a topic that refused what was within it.
 func (l *limits) learn(err error) {
 	refused, ok := errors.AsType[*ProduceError](err)
-	if ok && errors.Is(refused.Err, kerr.MessageTooLarge) && l.true[refused.Topic] == refused.limit {
-		l.true[refused.Topic] = max(refused.limit/2, smallestLimit)
+	if ok && errors.Is(refused.Err, kerr.MessageTooLarge) && l.used[refused.Topic] == refused.limit {
+		l.used[refused.Topic] = max(refused.limit/2, smallestLimit)
 	}
 }
 
@@ -78,7 +78,7 @@ func describeTopic(ctx context.Context, cl *kgo.Client, name string) (topicInfo,
 		passing := errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.LeaderNotAvailable)
 		if err == nil || !passing || try == tries {
 			if passing {
-				err = &TopicError{Topic: name, Err: err}
+				err = &TopicError{Topic: name, Err: errors.Unwrap(err)} // the code alone: the error names the topic
 			}
 			return info, err
 		}
