@@ -21,6 +21,9 @@ type KafkaOptions struct {
 	// SASL adds two listeners to the plaintext one: SASL_SSL with SCRAM-SHA-512, SCRAM-SHA-256 and
 	// PLAIN for Username and Password, and SSL that demands a client certificate.
 	SASL bool
+	// Detours are further plaintext listeners of every broker, each of which tells clients an address
+	// where nobody listens yet: the caller puts a proxy there that leads to it (see Kafka.Detour).
+	Detours int
 	// Production runs the JVM as Kafka's own scripts do (G1, both compilers), for benchmarks. Otherwise
 	// it is tuned to start quickly.
 	Production bool
@@ -176,6 +179,16 @@ func (k *Kafka) addresses(port func(*broker) int) []string {
 	var list []string
 	for _, b := range k.brokers {
 		list = append(list, loopback(port(b)))
+	}
+	return list
+}
+
+// Detour is the n-th listener of every broker, counted from 0, that is reached through a proxy. A
+// client that is given only the advertised addresses of one n stays on these.
+func (k *Kafka) Detour(n int) []Detour {
+	var list []Detour
+	for _, b := range k.brokers {
+		list = append(list, b.ports.detours[n])
 	}
 	return list
 }

@@ -24,7 +24,16 @@ type broker struct {
 }
 
 // listenerPorts are TCP ports of 127.0.0.1; sasl and mutual are 0 without SASL.
-type listenerPorts struct{ plain, controller, sasl, mutual int }
+type listenerPorts struct {
+	plain, controller, sasl, mutual int
+	detours                         []Detour
+}
+
+// Detour is one of a broker's listeners that are reached through a proxy.
+type Detour struct {
+	Advertised string // HOST:PORT that clients are told, where the proxy is to listen
+	Listener   string // HOST:PORT that the proxy is to lead to
+}
 
 // fork starts the process unless it runs.
 func (b *broker) fork(ctx context.Context, install installation, options KafkaOptions) error {

@@ -22,7 +22,7 @@ func (k *Kafka) create(ctx context.Context) error {
 			return err
 		}
 	}
-	const each = 4 // ports of a broker
+	each := 4 + 2*k.options.Detours // ports of a broker
 	ports, err := freePorts(ctx, each*k.options.Brokers)
 	if err != nil {
 		return err
@@ -33,6 +33,9 @@ func (k *Kafka) create(ctx context.Context) error {
 		b.ports = listenerPorts{plain: p[0], controller: p[1]}
 		if k.options.SASL {
 			b.ports.sasl, b.ports.mutual = p[2], p[3]
+		}
+		for n := range k.options.Detours {
+			b.ports.detours = append(b.ports.detours, Detour{Advertised: loopback(p[4+2*n]), Listener: loopback(p[5+2*n])})
 		}
 		k.brokers = append(k.brokers, b)
 	}
@@ -91,8 +94,26 @@ func (k *Kafka) settings(b *broker) map[string]string {
 	if k.options.SASL {
 		maps.Copy(settings, k.securitySettings(b))
 	}
+	if k.options.Detours > 0 {
+		b.addDetours(settings)
+	}
 	maps.Copy(settings, k.options.Settings)
 	return settings
+}
+
+// addDetours names listeners that tell clients another address than their own.
+func (b *broker) addDetours(settings map[string]string) {
+	advertised, _, _ := strings.Cut(settings["listeners"], ",CONTROLLER://")
+	if _, secure, ok := strings.Cut(settings["listeners"], ",SASL://"); ok {
+		advertised += ",SASL://" + secure
+	}
+	for n, d := range b.ports.detours {
+		name := "DETOUR" + strconv.Itoa(n)
+		settings["listeners"] += fmt.Sprintf(",%s://%s", name, d.Listener)
+		settings["listener.security.protocol.map"] += fmt.Sprintf(",%s:PLAINTEXT", name)
+		advertised += fmt.Sprintf(",%s://%s", name, d.Advertised)
+	}
+	settings["advertised.listeners"] = advertised
 }
 
 func (k *Kafka) securitySettings(b *broker) map[string]string {

@@ -5,8 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
+	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -225,4 +228,52 @@ func trust(t *testing.T, caFile string) *tls.Config {
 		t.Fatalf("no certificate in %s", caFile)
 	}
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+}
+
+// A client that is given a detour's addresses talks to the brokers through the proxies alone.
+func TestKafkaDetourLeadsThroughTheProxy(t *testing.T) {
+	t.Parallel()
+	k := startKafka(t, KafkaOptions{Detours: 2})
+	way := k.Detour(1)[0]
+	client := newClient(t, kgo.SeedBrokers(way.Advertised), kgo.DefaultProduceTopic("around"))
+	if err := ping(t, client); err == nil {
+		t.Fatal("the advertised address answers although no proxy is there")
+	}
+	proxied := relay(t, way)
+	createTopic(t, client, "around")
+	produce(t, client, "one")
+	if n := proxied.Load(); n == 0 {
+		t.Fatal("no connection went through the proxy")
+	}
+	if got := consume(t, k.Brokers(), "around", 1); strings.Join(got, " ") != "one" {
+		t.Fatalf("consumed %q", got)
+	}
+}
+
+// relay is the least of a proxy; it counts connections.
+func relay(t *testing.T, way Detour) *atomic.Int64 {
+	t.Helper()
+	l, err := net.Listen("tcp", way.Advertised)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	var accepted atomic.Int64
+	go func() {
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted.Add(1)
+			to, err := net.Dial("tcp", way.Listener)
+			if err != nil {
+				_ = from.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(to, from); _ = to.Close() }()
+			go func() { _, _ = io.Copy(from, to); _ = from.Close() }()
+		}
+	}()
+	return &accepted
 }

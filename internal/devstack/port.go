@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
+	"os"
 	"strconv"
+	"sync/atomic"
 )
 
 // The ports of servers lie below the range from which Linux takes the ports of outgoing connections
@@ -17,12 +18,26 @@ const (
 	highestPort = 32000
 )
 
+// A server listens some time after its port was chosen: seconds, for a JVM. So that nobody else is given
+// the port meanwhile, each process has a stretch of the range, by its id, and hands it out in turn.
+const (
+	stretches = 24
+	stretch   = (highestPort - lowestPort) / stretches
+)
+
+// handed is how many ports this process has given out.
+var handed atomic.Uint32
+
+func nextPort() int {
+	return lowestPort + os.Getpid()%stretches*stretch + int(handed.Add(1))%stretch
+}
+
 // freePorts returns n different ports of 127.0.0.1 on which nothing listens.
 func freePorts(ctx context.Context, n int) ([]int, error) {
 	var ports []int
 	var faults []error
 	for range 100 * n {
-		port := lowestPort + rand.IntN(highestPort-lowestPort)
+		port := nextPort()
 		var config net.ListenConfig
 		l, err := config.Listen(ctx, "tcp", loopback(port))
 		if err != nil {

@@ -44,10 +44,12 @@ func (s *Postgres) Failover(ctx context.Context) error {
 	if err := s.Start(ctx); err != nil {
 		return err
 	}
-	return s.promote(ctx)
+	return s.Promote(ctx)
 }
 
-func (s *Postgres) promote(ctx context.Context) error {
+// Promote makes a standby the primary: the timeline is another. It returns once the server accepts
+// writes.
+func (s *Postgres) Promote(ctx context.Context) error {
 	conn, err := pgx.Connect(ctx, s.DSN("postgres"))
 	if err != nil {
 		return fmt.Errorf("connect to the standby: %w", err)
