@@ -20,7 +20,7 @@ COMMENT ON COLUMN tiffin.progress.next_offset IS
     'The first offset whose campaign message has not been written; equal to or ahead of the group''s offset in Kafka.';
 COMMENT ON COLUMN tiffin.progress.start_offset IS
     'Where the group began in this partition (kafka.start, resolved once), or where a process last gave it up in order.';
-COMMENT ON COLUMN tiffin.progress.owner IS 'The process that took the partition last; for people.';
+COMMENT ON COLUMN tiffin.progress.owner IS 'The process that took the partition last; empty once it has given it up in order.';
 COMMENT ON COLUMN tiffin.progress.topic_id IS
     'Kafka''s id of the topic; another one means the topic was deleted and created again. Null if the broker has none.';
 COMMENT ON COLUMN tiffin.progress.updated_at IS 'When the row was last written.';
