@@ -26,6 +26,11 @@ func (x *Index) Apply(t *Txn, c Commit) error {
 	if c.End <= x.applied && c.End != 0 {
 		return nil
 	}
+	if t.st == st {
+		if err := t.lookUp(); err != nil {
+			return fmt.Errorf("apply transaction %d ending at %s: %w", c.Xid, c.End, err)
+		}
+	}
 	x.applied = c.End
 	if st.since.Sees(c.Xid) {
 		x.unsettled.skip(c.End)
@@ -68,43 +73,69 @@ func (x *Index) resolve(t *Txn) error {
 	if t.fault != nil {
 		return t.fault
 	}
-	out, ids := &x.changes, t.st.ids
-	if t.truncated && ids != nil {
-		ids.reset()
+	ids := t.st.ids
+	x.uncounted = x.uncounted[:0]
+	if t.truncated {
+		t.st.clients.forget()
+		if ids != nil {
+			ids.reset()
+		}
 	}
-	err := t.log.each(func(r record) error {
+	err := t.each(func(r *record) error {
 		t.breath(1)
 		switch {
 		case ids != nil && r.op != opDelete:
-			return ids.follow(out, r)
+			return x.follow(t.st, r)
 		case r.op == opDelete:
-			out.add(change(uint32(r.restaurant-1), uint32(r.client-1), 1))
+			return x.means(t.st, change(uint32(r.restaurant-1), uint32(r.client-1), 1))
 		default:
-			out.add(change(uint32(r.restaurant-1), uint32(r.client-1), 0))
+			return x.means(t.st, change(uint32(r.restaurant-1), uint32(r.client-1), 0))
 		}
-		return nil
 	})
+	if err == nil {
+		err = x.count(t.st)
+	}
 	if err != nil {
 		return err
 	}
-	if failed := cmp.Or(t.log.failed, out.failed); failed != nil {
-		x.log.Warn("a large transaction stays in memory: it could not be spilled", "changes", t.log.n, "err", failed)
+	if failed := cmp.Or(t.log.failed, x.changes.failed); failed != nil {
+		x.log.Warn("a large transaction stays in memory: it could not be spilled", "changes", t.Len(), "err", failed)
 	}
-	return out.sort()
+	return x.changes.sort()
+}
+
+// means takes what a record means for a pair: the clients' rows are counted at once, in the
+// order of the log.
+func (x *Index) means(st *state, ch uint64) error {
+	x.changes.add(ch)
+	x.uncounted = append(x.uncounted, ch)
+	if len(x.uncounted) < pendingMax {
+		return nil
+	}
+	return x.count(st)
+}
+
+// count brings the rows of the clients up to date.
+func (x *Index) count(st *state) error {
+	ok := st.clients.referAll(x.uncounted)
+	x.uncounted = x.uncounted[:0]
+	if !ok {
+		return fmt.Errorf("removal of a client that has no rows: %w", ErrInconsistent)
+	}
+	return nil
 }
 
 // follow applies a record to the id map and adds what it means for pairs.
-func (m *idMap) follow(out *changes, r record) error {
+func (x *Index) follow(st *state, r *record) error {
 	next := pair{uint32(r.restaurant - 1), uint32(r.client - 1)}
 	newID := r.id
 	if r.op != opInsert {
-		old, ok := m.take(r.id)
+		old, ok := st.ids.take(r.id)
 		if !ok {
 			return fmt.Errorf("change of row id %d: %w: %w", r.id, ErrUnknownID, ErrInconsistent)
 		}
-		out.add(change(old.restaurant, old.client, 1))
-		if r.op == opDeleteID {
-			return nil
+		if err := x.means(st, change(old.restaurant, old.client, 1)); err != nil || r.op == opDeleteID {
+			return err
 		}
 		newID = r.newID
 		if r.restaurant == 0 {
@@ -114,18 +145,15 @@ func (m *idMap) follow(out *changes, r record) error {
 			next.client = old.client
 		}
 	}
-	if !m.put(newID, next) {
+	if !st.ids.put(newID, next) {
 		return fmt.Errorf("new row id %d: there is a row of this id: %w", newID, ErrInconsistent)
 	}
-	out.add(change(next.restaurant, next.client, 0))
-	return nil
+	return x.means(st, change(next.restaurant, next.client, 0))
 }
 
 func (x *Index) applyAll(t *Txn, xid uint64) error {
 	st := t.st
-	if t.truncated {
-		st.clients.forget()
-	}
+	defer x.ahead.forget()
 	from := uint32(0) // for a TRUNCATE, which concerns the restaurants between the groups too
 	for {
 		r, more := x.changes.next()
@@ -139,6 +167,9 @@ func (x *Index) applyAll(t *Txn, xid uint64) error {
 		}
 		if !more {
 			return nil
+		}
+		if x.ahead.done() && !t.truncated {
+			x.ahead.look(st.dir, x.changes.inMemory())
 		}
 		n, err := x.applyTo(st, xid, r, t.truncated, &x.changes)
 		if err != nil {
@@ -168,7 +199,11 @@ func (x *Index) applyTo(st *state, xid uint64, r uint32, truncate bool, in *chan
 	if truncate {
 		rows = 0
 	}
-	p := x.begin(e, xid, r, truncate)
+	p := x.begin(e, x.ahead.posting(r), xid, r, truncate)
+	listening := x.listening(st)
+	if listening != nil && truncate {
+		listening.note(r, xid, true, nil)
+	}
 	n := 0
 	for {
 		portion, err := in.take(r)
@@ -179,11 +214,10 @@ func (x *Index) applyTo(st *state, xid uint64, r uint32, truncate bool, in *chan
 			break
 		}
 		n += len(portion)
-		sum, err := st.countClients(portion)
-		if err != nil {
-			return n, err
+		rows += balance(portion)
+		if listening != nil {
+			listening.note(r, xid, false, portion)
 		}
-		rows += sum
 		if err := e.applyPortion(p, portion); err != nil {
 			e.disown() // it holds a part of the transaction
 			return n, err
@@ -197,8 +231,8 @@ func (x *Index) applyTo(st *state, xid uint64, r uint32, truncate bool, in *chan
 }
 
 // begin decides what becomes of the restaurant's posting; it is returned if it counts and
-// does not have the transaction already. The entry is locked.
-func (x *Index) begin(e *entry, xid uint64, r uint32, truncate bool) *posting {
+// does not have the transaction already. The entry is locked; p may be its posting.
+func (x *Index) begin(e *entry, p *posting, xid uint64, r uint32, truncate bool) *posting {
 	if e.ticket != nil {
 		g := gathered{xid: xid, truncate: truncate}
 		e.ticket.log = append(e.ticket.log, g)
@@ -210,9 +244,10 @@ func (x *Index) begin(e *entry, xid uint64, r uint32, truncate bool) *posting {
 		x.shelf.drop(r)
 		return nil
 	}
-	p := e.near.Value()
-	if p == nil || p.gen != e.gen {
-		return nil
+	if p == nil || p.gen != e.gen { // a reading may have replaced it since
+		if p = e.near.Value(); p == nil || p.gen != e.gen {
+			return nil
+		}
 	}
 	if p.seen != nil && p.seen.Sees(xid) {
 		return nil
@@ -239,22 +274,13 @@ func (e *entry) disown() {
 	e.filled = false
 }
 
-// countClients brings the rows of the clients up to date and returns by how much the
-// restaurant's change.
-func (st *state) countClients(changes []uint64) (int64, error) {
-	sum := int64(0)
+// balance is by how much changes change the number of rows.
+func balance(changes []uint64) int64 {
+	removals := int64(0)
 	for _, ch := range changes {
-		by := int64(1)
-		c, removes := client(ch)
-		if removes {
-			by = -1
-		}
-		if !st.clients.refer(c, by) {
-			return 0, fmt.Errorf("removal of a client that has no rows: %w", ErrInconsistent)
-		}
-		sum += by
+		removals += int64(ch & 1)
 	}
-	return sum, nil
+	return int64(len(changes)) - 2*removals
 }
 
 // countRows sets the exact number of rows.

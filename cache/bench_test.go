@@ -29,12 +29,16 @@ func benchmarkLoad(b *testing.B, x *Index, rows, clients, restaurants int, keyed
 			rng := rand.New(rand.NewPCG(uint64(part), 0))
 			zipf := rand.NewZipf(rng, 1.1, 50, uint64(restaurants-1))
 			var r, c []byte
+			batch := l.Batch()
 			for i := range rows / 2 {
 				r = fmt.Appendf(r[:0], "00000000-0000-4000-8000-%012x", zipf.Uint64())
 				c = fmt.Appendf(c[:0], "11111111-0000-4000-8000-%012x", rng.IntN(clients))
-				if err := l.Add(int64(part*rows/2+i), r, c); err != nil {
+				if err := batch.Add(int64(part*rows/2+i), r, c); err != nil {
 					b.Error(err)
 				}
+			}
+			if err := batch.Flush(); err != nil {
+				b.Error(err)
 			}
 		})
 	}

@@ -96,10 +96,18 @@ func (c *changes) next() (uint32, bool) {
 	return restaurant(c.heads[0].part[0]), true
 }
 
+// inMemory returns the changes that are left, if they are all in memory and sorted.
+func (c *changes) inMemory() []uint64 {
+	if len(c.heads) == 1 && c.heads[0].file == nil {
+		return c.heads[0].part
+	}
+	return nil
+}
+
 // take returns the next changes of restaurant r, valid until the next call; none when there
 // are no more of it.
 func (c *changes) take(r uint32) ([]uint64, error) {
-	if len(c.heads) == 1 && c.heads[0].file == nil {
+	if c.inMemory() != nil {
 		return c.takeAll(r), nil
 	}
 	c.portion = c.portion[:0]

@@ -79,25 +79,36 @@ func newDictionary(p *pins) *dictionary {
 // intern returns the number of b and adds rows to its count. The caller holds a pin, unless
 // rows > 0. The only error is ErrFull.
 func (d *dictionary) intern(b []byte, rows uint32) (uint32, error) {
-	t := pack(b)
-	h := d.hash(&t)
+	var t text
+	t.pack(b)
+	return d.internText(&t, rows)
+}
+
+func (d *dictionary) internText(t *text, rows uint32) (uint32, error) {
+	h := d.hash(t)
 	s := &d.shards[h%shardCount]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	local, ok := s.find(h, &t)
+	local, ok := s.find(h, t)
 	if !ok {
 		var err error
-		if local, err = d.add(s, h, &t); err != nil {
+		if local, err = d.add(s, h, t, rows); err != nil {
 			return 0, err
 		}
-		d.lengthen(uint32(len(b)))
+	} else {
+		d.takeUp(s, local, rows)
 	}
+	return local<<shardBits | uint32(h%shardCount), nil
+}
+
+// takeUp adds rows to the count of a number, or notes that somebody may hold it from now on;
+// its shard is locked.
+func (d *dictionary) takeUp(s *shard, local uint32, rows uint32) {
 	if rows > 0 {
 		d.count(s, local, int64(rows))
 	} else if st := s.state(local); *st&stateIdle != 0 {
 		*st = *st&^stateValue | d.pins.now()&stateValue
 	}
-	return local<<shardBits | uint32(h%shardCount), nil
 }
 
 func (d *dictionary) lengthen(n uint32) {
@@ -111,7 +122,8 @@ func (d *dictionary) lengthen(n uint32) {
 
 // find returns the number of b if it has one.
 func (d *dictionary) find(b []byte) (uint32, bool) {
-	t := pack(b)
+	var t text
+	t.pack(b)
 	h := d.hash(&t)
 	s := &d.shards[h%shardCount]
 	s.mu.Lock()
@@ -191,8 +203,8 @@ func (d *dictionary) count(s *shard, local uint32, by int64) bool {
 	return true
 }
 
-// add gives a new text a number; its shard is locked.
-func (d *dictionary) add(s *shard, h uint64, t *text) (uint32, error) {
+// add gives a new text with so many rows a number; its shard is locked.
+func (d *dictionary) add(s *shard, h uint64, t *text, rows uint32) (uint32, error) {
 	if 4*(s.used+1) > 3*len(s.table) { // three quarters: linear probing degrades above
 		d.grow(s)
 	}
@@ -219,7 +231,8 @@ func (d *dictionary) add(s *shard, h uint64, t *text) (uint32, error) {
 		d.size.Add(int64(len(t.long)))
 	}
 	c.state[i] = 0
-	d.count(s, local, 0)
+	d.count(s, local, int64(rows))
+	d.lengthen(t.len())
 	s.place(h, local)
 	s.used++
 	d.live.Add(1)
@@ -294,14 +307,17 @@ func (s *shard) find(h uint64, t *text) (uint32, bool) {
 		if s.table[at]&^slotMask != tag {
 			continue
 		}
-		local := localOf(s.table[at])
-		c, i := s.chunk(local), local%chunkLen
-		if c.kind[i] == t.kind && c.short[i] == t.short &&
-			(t.kind != kindLong || c.long.Load()[i] == string(t.long)) {
+		if local := localOf(s.table[at]); s.holds(local, t) {
 			return local, true
 		}
 	}
 	return 0, false
+}
+
+// holds reports whether a number is that of a text.
+func (s *shard) holds(local uint32, t *text) bool {
+	c, i := s.chunk(local), local%chunkLen
+	return c.kind[i] == t.kind && c.short[i] == t.short && (t.kind != kindLong || c.long.Load()[i] == string(t.long))
 }
 
 // place puts a number into the first empty slot of its probe sequence.

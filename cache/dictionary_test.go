@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -49,9 +50,28 @@ func TestDictionaryAgainstMap(t *testing.T) {
 		}
 		return fmt.Sprintf("a text of more than sixteen bytes, %d", n)
 	}
+	var many texts
 	for range 60_000 {
 		s := name()
 		switch rng.IntN(100) {
+		case 1: // many at once, some new, some twice
+			many.reset()
+			var names []string
+			for range rng.IntN(200) {
+				names = append(names, name())
+				many.add([]byte(names[len(names)-1]))
+			}
+			if err := d.internAll(&many, 1); err != nil {
+				t.Fatal(err)
+			}
+			for i, s := range names {
+				if old, ok := numbers[s]; ok && old != many.numbers[i] {
+					t.Fatalf("%q was %d and is %d", s, old, many.numbers[i])
+				}
+				numbers[s] = many.numbers[i]
+				rows[s]++
+			}
+			continue
 		case 0:
 			chosen := p.advance()
 			d.release(d.choose(p.oldest()), chosen)
@@ -105,9 +125,20 @@ func TestDictionaryGivesOneNumberToParallelCallers(t *testing.T) {
 	var done sync.WaitGroup
 	for g := range got {
 		done.Go(func() {
-			for i := range got[g] {
-				got[g][i], _ = d.intern(fmt.Append(nil, "client ", i), 1)
+			if g%2 == 0 {
+				for i := range got[g] {
+					got[g][i], _ = d.intern(fmt.Append(nil, "client ", i), 1)
+				}
+				return
 			}
+			var many texts
+			for i := range got[g] {
+				many.add(fmt.Append(nil, "client ", i))
+			}
+			if err := d.internAll(&many, 1); err != nil {
+				t.Error(err)
+			}
+			copy(got[g][:], many.numbers)
 		})
 	}
 	done.Wait()
@@ -118,5 +149,34 @@ func TestDictionaryGivesOneNumberToParallelCallers(t *testing.T) {
 	}
 	if d.len() != 2000 {
 		t.Errorf("%d texts, want 2000", d.len())
+	}
+}
+
+// Texts of any length wait to be looked up, but not many bytes of them.
+func TestLongTextsDoNotPileUp(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, &table{})
+	load(t, x, false)
+	txn := x.NewTxn()
+	for i := range 40 {
+		long := append(bytes.Repeat([]byte("x"), longMax/4), byte(i))
+		if err := txn.Insert(0, []byte("r"), long); err != nil {
+			t.Fatal(err)
+		}
+		if len(txn.clients.long) > 2*longMax {
+			t.Fatalf("%d bytes wait", len(txn.clients.long))
+		}
+	}
+	if err := txn.Insert(0, []byte("r"), bytes.Repeat([]byte("y"), 3*longMax)); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Apply(txn, Commit{Xid: 20, End: 100}); err != nil {
+		t.Fatal(err)
+	}
+	if kept := cap(txn.clients.long); kept > 2*longMax {
+		t.Errorf("room for %d bytes is kept", kept)
+	}
+	if s := x.Stats(); s.Subscriptions != 41 || s.Clients != 41 {
+		t.Errorf("%+v: want 41 subscriptions of 41 clients", s)
 	}
 }

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 )
@@ -51,7 +52,27 @@ func newIDMap() *idMap {
 
 // put notes a new id; false says that it is there already.
 func (m *idMap) put(id int64, p pair) bool {
-	number := uint64(id) >> idPageBits
+	return m.putPage(uint64(id)>>idPageBits, []int64{id}, []uint32{p.restaurant}, []uint32{p.client}) == 1
+}
+
+// putAll notes new ids, of which neighbours cost least. It ends at one that is there already:
+// ErrInconsistent.
+func (m *idMap) putAll(ids []int64, restaurants, clients []uint32) error {
+	for from := 0; from < len(ids); {
+		number, to := uint64(ids[from])>>idPageBits, from+1
+		for to < len(ids) && uint64(ids[to])>>idPageBits == number {
+			to++
+		}
+		if at := m.putPage(number, ids[from:to], restaurants[from:to], clients[from:to]); at < to-from {
+			return fmt.Errorf("row id %d: it came before: %w", ids[from+at], ErrInconsistent)
+		}
+		from = to
+	}
+	return nil
+}
+
+// putPage is putAll for ids of one page; it returns how many it noted.
+func (m *idMap) putPage(number uint64, ids []int64, restaurants, clients []uint32) int {
 	s := &m.shards[number%shardCount]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,12 +83,14 @@ func (m *idMap) put(id int64, p pair) bool {
 		s.last = page
 		m.size.Add(idPageCost)
 	}
-	before := page.bytes()
-	ok := page.put(uint16(uint64(id)%idPageLen), p, &m.width)
+	before, n := page.bytes(), 0
+	for n < len(ids) && page.put(uint16(uint64(ids[n])%idPageLen), pair{restaurants[n], clients[n]}, &m.width) {
+		n++
+	}
 	if grown := page.bytes() - before; grown != 0 {
 		m.size.Add(grown)
 	}
-	return ok
+	return n
 }
 
 // take removes an id and returns its pair.

@@ -59,6 +59,7 @@ type Index struct {
 	cur     atomic.Pointer[state]
 	serving atomic.Pointer[state]
 	fault   atomic.Pointer[fault] // a contradiction that a lookup met
+	audit   atomic.Pointer[Audit] // the one under way, which listens to what is applied
 
 	mu     sync.Mutex
 	wake   chan struct{} // closed and replaced when serving is set
@@ -67,10 +68,12 @@ type Index struct {
 	once   sync.Once
 
 	// The writer's own.
-	applied LSN     // end of the last transaction applied or skipped
-	changes changes // of the transaction in hand
-	staged  int     // chunks of a transaction kept in memory; a test lowers it
-	dir     string  // for what is spilled
+	applied   LSN     // end of the last transaction applied or skipped
+	changes   changes // of the transaction in hand
+	ahead     lookahead
+	uncounted []uint64 // the last of changes, whose clients' rows are not counted yet
+	staged    int      // chunks of a transaction kept in memory; a test lowers it
+	dir       string   // for what is spilled
 }
 
 // New returns an index that holds nothing and makes lookups wait until a load has finished.

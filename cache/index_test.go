@@ -53,12 +53,19 @@ func load(t *testing.T, x *Index, keyed bool, rows ...[2]string) {
 
 func lookup(t *testing.T, x *Index, restaurant string) []string {
 	t.Helper()
-	r, err := x.Lookup(t.Context(), restaurant)
+	r, err := x.Lookup(within(t), restaurant)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Release()
 	return collect(r)
+}
+
+// within bounds a lookup: only a failing test waits that long.
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 func TestConfigFaultsAreNamed(t *testing.T) {
@@ -71,6 +78,23 @@ func TestConfigFaultsAreNamed(t *testing.T) {
 	}
 }
 
+// A row that a snapshot shows twice is no row: what the load believes to know is wrong.
+func TestLoadRefusesAnIDTwice(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, &table{})
+	l := x.BeginLoad(true)
+	b := l.Batch()
+	for id := range int64(batchMax) {
+		if err := b.Add(id, []byte("r"), fmt.Append(nil, id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(b.Add(7, []byte("r"), []byte("c")), b.Flush()); !errors.Is(err, ErrInconsistent) {
+		t.Errorf("7 twice: %v, want ErrInconsistent", err)
+	}
+	l.Abort()
+}
+
 func TestLookupsWaitForTheLoad(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t, 1<<20, &table{})
@@ -81,7 +105,7 @@ func TestLookupsWaitForTheLoad(t *testing.T) {
 	}
 	got := make(chan []string)
 	go func() {
-		r, err := x.Lookup(context.Background(), "r")
+		r, err := x.Lookup(within(t), "r")
 		if err != nil {
 			close(got)
 			return
@@ -96,7 +120,7 @@ func TestLookupsWaitForTheLoad(t *testing.T) {
 	l := x.BeginLoad(false)
 	waiting := make(chan error)
 	go func() {
-		_, err := x.Lookup(context.Background(), "r")
+		_, err := x.Lookup(within(t), "r")
 		waiting <- err
 	}()
 	l.Abort()
@@ -165,7 +189,7 @@ type blocked struct {
 }
 
 func (s *blocked) ReadRestaurant(ctx context.Context, restaurant string, add func([]byte) error) (Snapshot, error) {
-	s.began <- struct{}{}
+	signal(s.began)
 	<-s.end
 	return s.table.ReadRestaurant(ctx, restaurant, add)
 }
@@ -174,16 +198,16 @@ func TestReadingIsNotAnsweredAfterAContradiction(t *testing.T) {
 	t.Parallel()
 	src := &blocked{
 		table: table{rows: map[string][]string{"r": {"stale"}}, snap: Snapshot{Xmin: 10, Xmax: 10}},
-		began: make(chan struct{}), end: make(chan struct{}),
+		began: make(chan struct{}, 1), end: make(chan struct{}),
 	}
 	x := newIndex(t, 1, src)
 	load(t, x, true, [2]string{"r", "a"})
-	got := make(chan error)
+	got := make(chan error, 1)
 	go func() {
-		_, err := x.Lookup(context.Background(), "r")
+		_, err := x.Lookup(within(t), "r")
 		got <- err
 	}()
-	<-src.began
+	begun(t, src.began, got)
 	txn := x.NewTxn()
 	if err := txn.DeleteID(99); err != nil {
 		t.Fatal(err)
@@ -250,6 +274,9 @@ func TestSourceErrorReachesTheLookupAlone(t *testing.T) {
 	load(t, x, false, [2]string{"r", "a"})
 	if _, err := x.Lookup(t.Context(), "r"); !errors.Is(err, down) {
 		t.Errorf("lookup: %v, want the source's error", err)
+	}
+	if e := x.cur.Load().dir.entry(mustFind(t, x.cur.Load().restaurants, "r")); e.ticket != nil {
+		t.Fatal("the ticket of the reading that failed is still open")
 	}
 	src.err = nil
 	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"a"}) {

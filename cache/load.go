@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -9,8 +10,8 @@ import (
 	"weak"
 )
 
-// Load fills an index from a consistent snapshot of the table. Add is safe for concurrent
-// use; Finish or Abort comes after the last Add, once.
+// Load fills an index from a consistent snapshot of the table. Batch and Add are safe for
+// concurrent use; Finish or Abort comes after the last Flush or Add, once.
 type Load struct {
 	index *Index
 	st    *state
@@ -52,35 +53,85 @@ func (x *Index) BeginLoad(keyed bool) *Load {
 	return &Load{index: x, st: st}
 }
 
+// Batch gathers rows of a load, so that they are looked up and noted many at once. It belongs
+// to one goroutine; several batches of a load may be filled at the same time.
+type Batch struct {
+	load        *Load
+	ids         []int64
+	restaurants texts
+	clients     texts
+}
+
+// batchMax rows of 150 bytes stay in a core's own cache, also the second time they are looked at.
+const batchMax = 2048
+
+// Batch returns an empty batch.
+func (l *Load) Batch() *Batch { return &Batch{load: l} }
+
 // Add takes one row; the bytes may be reused afterwards. The id matters in keyed mode only.
-// Errors: ErrFull, ErrInconsistent (an id came twice). Safe for concurrent use.
-func (l *Load) Add(id int64, restaurant, client []byte) error {
-	r, err := l.st.restaurants.intern(restaurant, 0)
-	if err != nil {
-		return fmt.Errorf("load restaurant %q: %w", restaurant, err)
+// Errors are Flush's, of this row or one before.
+func (b *Batch) Add(id int64, restaurant, client []byte) error {
+	b.ids = append(b.ids, id)
+	b.restaurants.add(restaurant)
+	b.clients.add(client)
+	if len(b.ids) < batchMax && !b.restaurants.heavy() && !b.clients.heavy() {
+		return nil
 	}
-	c, err := l.st.clients.intern(client, 1)
-	if err != nil {
-		return fmt.Errorf("load client %q: %w", client, err)
+	return b.Flush()
+}
+
+// Flush brings the rows added so far into the load: it comes after the last Add. Errors:
+// ErrFull, ErrInconsistent (an id came twice).
+func (b *Batch) Flush() error {
+	defer b.reset()
+	st := b.load.st
+	if err := st.restaurants.internAll(&b.restaurants, 0); err != nil {
+		return fmt.Errorf("load restaurants: %w", err)
 	}
-	if l.st.ids != nil && !l.st.ids.put(id, pair{r, c}) {
-		return fmt.Errorf("load row id %d: it came before: %w", id, ErrInconsistent)
+	if err := st.clients.internAll(&b.clients, 1); err != nil {
+		return fmt.Errorf("load clients: %w", err)
 	}
-	l.note(r, c)
+	if st.ids != nil {
+		if err := st.ids.putAll(b.ids, b.restaurants.numbers, b.clients.numbers); err != nil {
+			return fmt.Errorf("load rows: %w", err)
+		}
+	}
+	for i := range b.load.build {
+		if places := b.restaurants.shard(i); len(places) > 0 {
+			b.load.note(&b.load.build[i], b.restaurants.numbers, b.clients.numbers, places)
+		}
+	}
 	return nil
 }
 
-// note adds a row to its restaurant's list. The lists never take more than the budget: past
-// it, a restaurant whose list would grow loses it and is read through when it is asked for.
-func (l *Load) note(r, c uint32) {
-	b := &l.build[r%shardCount]
+func (b *Batch) reset() {
+	b.ids = b.ids[:0]
+	b.restaurants.reset()
+	b.clients.reset()
+}
+
+// Add takes one row, as a batch of it. Safe for concurrent use.
+func (l *Load) Add(id int64, restaurant, client []byte) error {
+	b := l.Batch()
+	return errors.Join(b.Add(id, restaurant, client), b.Flush())
+}
+
+// note adds rows to their restaurants' lists, all of one shard.
+func (l *Load) note(b *buildShard, restaurants, clients, places []uint32) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	at := int(r / shardCount)
-	if at >= len(b.lists) {
-		b.lists = slices.Grow(b.lists, at+1-len(b.lists))[:at+1]
+	for _, i := range places {
+		at := int(restaurants[i] / shardCount)
+		if at >= len(b.lists) {
+			b.lists = slices.Grow(b.lists, at+1-len(b.lists))[:at+1]
+		}
+		l.lengthen(&b.lists[at], clients[i])
 	}
-	list := &b.lists[at]
+}
+
+// lengthen adds a row to a list. The lists never take more than the budget: past it, a
+// restaurant whose list would grow loses it and is read through when it is asked for.
+func (l *Load) lengthen(list *list, c uint32) {
 	list.rows++
 	if list.dropped {
 		return

@@ -82,12 +82,19 @@ type model struct {
 	reported LSN
 	roomy    bool // nothing is evicted: there may be no reading at all
 	lookups  atomic.Int64
+
+	compared, counted int64 // restaurants by audits, with and without their posting
 }
 
 // leastLookups are few: on a busy machine the readers may hardly run.
 const leastLookups = 100
 
 func runModel(t *testing.T, keyed bool, store string, steps int) {
+	runAudited(t, keyed, store, steps, 0)
+}
+
+// runAudited goes on until so many restaurants were audited.
+func runAudited(t *testing.T, keyed bool, store string, steps int, audited int64) {
 	budget := int64(1 << 20)
 	if store == "evicting" {
 		budget = 1200 // about two postings
@@ -117,12 +124,20 @@ func runModel(t *testing.T, keyed bool, store string, steps int) {
 	for i := range 4 {
 		readers.Go(func() { m.reader(i, rand.New(rand.NewPCG(seed, uint64(100+i)))) })
 	}
+	var audits *auditing
+	if audited > 0 {
+		audits = &auditing{model: m}
+		defer audits.end()
+	}
 	dice := rand.New(rand.NewPCG(seed, 3))
-	for step := 0; step < steps || m.lookups.Load() < leastLookups && step < 20*steps; step++ {
+	for step := 0; step < steps || (m.lookups.Load() < leastLookups || min(m.compared, m.counted) < audited) && step < 20*steps; step++ {
 		if t.Failed() {
 			break
 		}
 		m.act(dice.IntN(1000))
+		if audits != nil && dice.IntN(2) == 0 {
+			audits.step()
+		}
 		w.step()
 		runtime.Gosched()
 	}
@@ -401,8 +416,8 @@ func (m *model) checkEnd() {
 	if m.lookups.Load() < leastLookups || m.w.reads < 20 && !m.roomy {
 		m.t.Errorf("%d lookups with %d readings prove little", m.lookups.Load(), m.w.reads)
 	}
-	m.t.Logf("%d transactions, %d rebuilds, %d lookups, %d readings, %d clients in the dictionary of %d ever",
-		len(m.w.txns), m.w.rebuilds, m.lookups.Load(), m.w.reads, s.Clients, m.w.churn+32)
+	m.t.Logf("%d transactions, %d rebuilds, %d lookups, %d readings, %d clients in the dictionary of %d ever, %d and %d restaurants audited with and without posting",
+		len(m.w.txns), m.w.rebuilds, m.lookups.Load(), m.w.reads, s.Clients, m.w.churn+32, m.compared, m.counted)
 }
 
 // collect returns the clients, sorted; a client that comes twice comes twice.

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -70,6 +71,9 @@ func ahead(client string) *table {
 	return &table{rows: map[string][]string{"r": {"old", client}}, snap: Snapshot{Xmin: 5000, Xmax: 5000}}
 }
 
+// manyMore clients take every number that is free: it is of one shard of 64, by chance.
+const manyMore = 1000
+
 // elsewhere applies transactions that give clients of another restaurant numbers, with a
 // sweep after each.
 func elsewhere(t *testing.T, x *Index, n int) {
@@ -87,7 +91,7 @@ func elsewhere(t *testing.T, x *Index, n int) {
 	x.Settle(Snapshot{Xmin: 5000, Xmax: 5000})
 }
 
-// slow is a Source that stops between the rows and the end of a reading.
+// slow is a Source that stops between the rows and the end of a reading; began has room for one.
 type slow struct {
 	*table
 	began, end chan struct{}
@@ -95,9 +99,34 @@ type slow struct {
 
 func (s *slow) ReadRestaurant(ctx context.Context, restaurant string, add func([]byte) error) (Snapshot, error) {
 	snap, err := s.table.ReadRestaurant(ctx, restaurant, add)
-	s.began <- struct{}{}
-	<-s.end
-	return snap, err
+	signal(s.began)
+	return snap, errors.Join(err, s.released(ctx))
+}
+
+func (s *slow) released(ctx context.Context) error {
+	select {
+	case <-s.end:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it was told
+	}
+}
+
+// begun waits until a reading has begun; a lookup that ends before needed none.
+func begun[T any](t *testing.T, began <-chan struct{}, ended <-chan T) {
+	t.Helper()
+	select {
+	case <-began:
+	case got := <-ended:
+		t.Fatalf("answered without a reading: %v", got)
+	}
 }
 
 // TestSweepSparesWhatAReadingHolds: the same while the reading is still under way.
@@ -112,22 +141,22 @@ func TestSweepSparesWhatAReadingHolds(t *testing.T) {
 	e.mu.Lock()
 	e.disown()
 	e.mu.Unlock()
-	read := make(chan error)
+	read := make(chan error, 1)
 	go func() {
-		r, err := x.Lookup(context.Background(), "r")
+		r, err := x.Lookup(within(t), "r")
 		if err == nil {
 			r.Release()
 		}
 		read <- err
 	}()
-	<-src.began
+	begun(t, src.began, read)
 	elsewhere(t, x, 1)
 	close(src.end)
 	if err := <-read; err != nil {
 		t.Fatal(err)
 	}
 	x.shelf.settle()
-	elsewhere(t, x, 200)
+	elsewhere(t, x, manyMore)
 	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"new", "old"}) {
 		t.Errorf("after others took numbers: %q", got)
 	}
@@ -137,11 +166,20 @@ func TestSweepSparesWhatAReadingHolds(t *testing.T) {
 // the stream knows is not given to anybody else.
 func TestPostingAheadOfTheStreamKeepsItsClients(t *testing.T) {
 	t.Parallel()
+	x := aheadOfTheStream(t)
+	elsewhere(t, x, manyMore)
+	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"new", "old"}) {
+		t.Errorf("after others took numbers: %q", got)
+	}
+}
+
+// aheadOfTheStream is an index whose posting of r has clients "old" and, without a row, "new".
+func aheadOfTheStream(t *testing.T) *Index {
+	t.Helper()
 	x := newIndex(t, 1<<20, ahead("new"))
 	x.sweepAt = 1
 	load(t, x, false, [2]string{"r", "old"}, [2]string{"elsewhere", "x"})
-	st := x.cur.Load()
-	e := st.dir.entry(mustFind(t, st.restaurants, "r"))
+	e := x.cur.Load().dir.entry(mustFind(t, x.cur.Load().restaurants, "r"))
 	e.mu.Lock()
 	e.disown() // as an eviction does: the next lookup reads
 	e.mu.Unlock()
@@ -149,7 +187,36 @@ func TestPostingAheadOfTheStreamKeepsItsClients(t *testing.T) {
 		t.Fatalf("read %q", got)
 	}
 	x.shelf.settle()
-	elsewhere(t, x, 200)
+	return x
+}
+
+// TestSweepSparesWhatRecipientsHold: recipients that came from the posting before it was
+// disowned.
+func TestSweepSparesWhatRecipientsHold(t *testing.T) {
+	t.Parallel()
+	x := aheadOfTheStream(t)
+	x.cur.Load().pins.advance() // the pin is younger than the number
+	held, err := x.Lookup(within(t), "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Release()
+	elsewhere(t, x, manyMore)
+	if got := collect(held); !slices.Equal(got, []string{"new", "old"}) {
+		t.Errorf("recipients in use became %q", got)
+	}
+}
+
+// TestSweepDisownsWhatItDoesNotSee: a posting that the store does not show during the sweep
+// may come back; what it says of then must not count.
+func TestSweepDisownsWhatItDoesNotSee(t *testing.T) {
+	t.Parallel()
+	x := aheadOfTheStream(t)
+	store := &forgetful{lossy: x.shelf.lru}
+	x.shelf.lru = store
+	store.miss.Store(true)
+	elsewhere(t, x, manyMore)
+	store.miss.Store(false)
 	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"new", "old"}) {
 		t.Errorf("after others took numbers: %q", got)
 	}

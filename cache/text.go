@@ -21,20 +21,31 @@ const (
 // uuidLen is the length of a UUID's text form (RFC 9562, section 4).
 const uuidLen = 36
 
-func pack(b []byte) text {
-	var t text
+// pack makes t the text b, and alias it if it is long.
+func (t *text) pack(b []byte) {
 	if len(b) == uuidLen && packUUID(&t.short, b) {
-		t.kind = kindUUID
-		return t
+		t.kind, t.long = kindUUID, nil
+		return
 	}
+	t.short = [16]byte{}
 	if len(b) <= len(t.short) {
-		t.short = [16]byte{}
-		t.kind = kindInline + uint8(len(b))
+		t.kind, t.long = kindInline+uint8(len(b)), nil
 		copy(t.short[:], b)
-		return t
+		return
 	}
-	t.kind, t.short, t.long = kindLong, [16]byte{}, b
-	return t
+	t.kind, t.long = kindLong, b
+}
+
+// len is the text's length in bytes.
+func (t *text) len() uint32 {
+	switch t.kind {
+	case kindUUID:
+		return uuidLen
+	case kindLong:
+		return uint32(len(t.long))
+	default:
+		return uint32(t.kind - kindInline)
+	}
 }
 
 // packUUID reports whether b is a UUID in the one form that prints back to b.

@@ -1,7 +1,10 @@
 package cache
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -31,12 +34,12 @@ func TestPostingThatComesBackDuringAReading(t *testing.T) {
 	x.shelf.lru = store
 	load(t, x, false, [2]string{"r", "old"})
 	store.miss.Store(true)
-	read := make(chan error)
+	read := make(chan error, 1)
 	go func() {
-		_, err := x.Lookup(context.Background(), "r")
+		_, err := x.Lookup(within(t), "r")
 		read <- err
 	}()
-	<-src.began
+	begun(t, src.began, read)
 	store.miss.Store(false)
 	txn := x.NewTxn()
 	if err := txn.Insert(0, []byte("r"), []byte("new")); err != nil {
@@ -50,9 +53,70 @@ func TestPostingThatComesBackDuringAReading(t *testing.T) {
 	if r, err := x.Lookup(ctx, "r"); err == nil {
 		t.Errorf("answered %q without waiting for the reading", collect(r))
 	}
+	if len(src.began) > 0 {
+		t.Error("the restaurant was read a second time meanwhile")
+	}
 	close(src.end)
 	if err := <-read; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestTruncateDuringAReading: a reading whose rows are of before a TRUNCATE, and which ends
+// after it was applied, answers with what came since. Postgres lets no TRUNCATE go on while
+// the reading's statement runs; but once its server has sent the rows, the log may be faster.
+func TestTruncateDuringAReading(t *testing.T) {
+	t.Parallel()
+	rows := &table{rows: map[string][]string{"r": {"old"}}, snap: Snapshot{Xmin: 15, Xmax: 15}}
+	src := &slow{rows, make(chan struct{}, 1), make(chan struct{})}
+	x := newIndex(t, 1<<20, src)
+	store := &forgetful{lossy: x.shelf.lru}
+	x.shelf.lru = store
+	load(t, x, false, [2]string{"r", "old"})
+	store.miss.Store(true)
+	read := make(chan []string, 1)
+	go func() { read <- lookup(t, x, "r") }()
+	begun(t, src.began, read)
+	txn := x.NewTxn()
+	if err := errors.Join(txn.Truncate(), txn.Insert(0, []byte("r"), []byte("new"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Apply(txn, Commit{Xid: 20, End: 100}); err != nil {
+		t.Fatal(err)
+	}
+	close(src.end)
+	if got := <-read; !slices.Equal(got, []string{"new"}) {
+		t.Errorf("answered %q, want what was inserted after the TRUNCATE", got)
+	}
+}
+
+// TestTruncateLeavesNothing: neither what was staged before it in its transaction, nor ids,
+// which RESTART IDENTITY gives out again, nor clients.
+func TestTruncateLeavesNothing(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, ahead(""))
+	x.sweepAt = 1
+	load(t, x, true, [2]string{"r", "a"}, [2]string{"r", "b"}, [2]string{"s", "c"})
+	txn := x.NewTxn()
+	if err := errors.Join(txn.Insert(9, []byte("r"), []byte("staged")), txn.Truncate(), txn.Insert(1, []byte("r"), []byte("new"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Apply(txn, Commit{Xid: 20, End: 100}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 { // with a sweep after each
+		if err := txn.Insert(int64(100+i), []byte("elsewhere"), []byte("somebody")); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.Apply(txn, Commit{Xid: uint64(21 + i), End: LSN(101 + i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, s := lookup(t, x, "s"), x.Stats(); len(got) > 0 || s.Clients != 2 {
+		t.Errorf("s has %q; %d clients in the dictionary", got, s.Clients)
+	}
+	if e := x.cur.Load().dir.entry(mustFind(t, x.cur.Load().restaurants, "r")); e.rows != 1 {
+		t.Errorf("r has %d rows, want the one inserted after the TRUNCATE", e.rows)
 	}
 }
 
@@ -67,5 +131,62 @@ func TestReplayBeginsAtTheLastTruncate(t *testing.T) {
 	}, Snapshot{Xmin: 10, Xmax: 10})
 	if got := slices.Collect(p.view().between(0, p.len())); err != nil || !slices.Equal(got, []uint32{3, 4}) {
 		t.Errorf("replayed to %v, %v, want 3 and 4", got, err)
+	}
+}
+
+// TestReadingThatEndsWhileATransactionIsApplied: what was found ahead of a restaurant's turn
+// may be replaced before it, and the change belongs to what replaced it.
+func TestReadingThatEndsWhileATransactionIsApplied(t *testing.T) {
+	t.Parallel()
+	src := &slow{&table{rows: map[string][]string{}, snap: Snapshot{Xmin: 10, Xmax: 10}}, make(chan struct{}, 1), make(chan struct{})}
+	x := newIndex(t, 1<<20, src)
+	store := &forgetful{lossy: x.shelf.lru}
+	x.shelf.lru = store
+	var rows [][2]string
+	for i := range aheadLeast + 2 {
+		r := fmt.Sprint(i)
+		rows = append(rows, [2]string{r, "old"})
+		src.rows[r] = []string{"old"}
+	}
+	load(t, x, false, rows...)
+	number := func(row [2]string) uint32 {
+		n, _ := x.cur.Load().restaurants.find([]byte(row[0]))
+		return n
+	}
+	slices.SortFunc(rows, func(a, b [2]string) int { return cmp.Compare(number(a), number(b)) })
+	first, last := rows[0][0], rows[len(rows)-1][0]
+
+	store.miss.Store(true)
+	read := make(chan error, 1)
+	go func() {
+		_, err := x.Lookup(context.Background(), last)
+		read <- err
+	}()
+	<-src.began
+	store.miss.Store(false)
+	txn := x.NewTxn()
+	for i := range breatheEvery { // so that it breathes behind the first restaurant
+		rows = append(rows, [2]string{first, fmt.Sprint(i)})
+	}
+	for _, row := range rows {
+		if err := txn.Insert(0, []byte(row[0]), []byte("new"+row[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	breaths := 0
+	txn.Breathe = func() {
+		if breaths++; breaths == 2 { // the first is the sorting's
+			close(src.end)
+			if err := <-read; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := x.Apply(txn, Commit{Xid: 20, End: 100}); err != nil || breaths != 2 {
+		t.Fatal(err, breaths)
+	}
+	x.shelf.settle()
+	if got := lookup(t, x, last); !slices.Equal(slices.Sorted(slices.Values(got)), []string{"newold", "old"}) {
+		t.Errorf("%q after the transaction", got)
 	}
 }

@@ -12,12 +12,18 @@ type Txn struct {
 	// transaction is applied: it must not use the index as its writer.
 	Breathe func()
 
-	index     *Index
-	st        *state // what the numbers belong to; nil while empty
-	pin       uint32
-	log       txnLog
-	truncated bool  // before everything in log
-	fault     error // what Apply returns unless the transaction is skipped
+	index *Index
+	st    *state // what the numbers belong to; nil while empty
+	pin   uint32
+	// pending are the last changes, behind those of log. Until they are looked up, many at
+	// once, their restaurant and client are 1 where restaurants and clients have a text, in
+	// the same order.
+	pending     []record
+	restaurants texts
+	clients     texts
+	log         txnLog
+	truncated   bool  // before everything in log
+	fault       error // what Apply returns unless the transaction is skipped
 
 	unbreathed int // changes since Breathe was called
 }
@@ -29,10 +35,11 @@ func (x *Index) NewTxn() *Txn {
 
 // Len is the number of staged changes, a TRUNCATE counting as one.
 func (t *Txn) Len() int {
+	n := t.log.n + len(t.pending)
 	if t.truncated {
-		return t.log.n + 1
+		n++
 	}
-	return t.log.n
+	return n
 }
 
 // Insert stages a new row. The id matters in keyed mode only. Errors: ErrNotLoaded,
@@ -80,7 +87,7 @@ func (t *Txn) Truncate() error {
 	if err := t.begin(); err != nil {
 		return err
 	}
-	t.log.reset()
+	t.clear()
 	t.truncated, t.fault = true, nil
 	return nil
 }
@@ -90,8 +97,16 @@ func (t *Txn) Discard() {
 	if t.st != nil {
 		t.st.pins.leave(t.pin)
 	}
-	t.log.reset()
+	t.clear()
 	t.st, t.truncated, t.fault = nil, false, nil
+}
+
+// clear forgets the changes.
+func (t *Txn) clear() {
+	t.log.reset()
+	t.pending = t.pending[:0]
+	t.restaurants.reset()
+	t.clients.reset()
 }
 
 func (t *Txn) stageID(r record, restaurant, client []byte) error {
@@ -109,26 +124,74 @@ func (t *Txn) stage(r record, restaurant, client []byte) error {
 	if err := t.begin(); err != nil {
 		return err
 	}
-	if r.op == opDeleteID {
-		t.log.append(r)
+	given := r.op != opMoveID // an empty text may come as nil
+	if r.op != opDeleteID {
+		if given || restaurant != nil {
+			r.restaurant = 1
+			t.restaurants.add(restaurant)
+		}
+		if given || client != nil {
+			r.client = 1
+			t.clients.add(client)
+		}
+	}
+	t.pending = append(t.pending, r)
+	if len(t.pending) < pendingMax && !t.restaurants.heavy() && !t.clients.heavy() {
 		return nil
 	}
-	given := r.op != opMoveID // an empty text may come as nil
-	if given || restaurant != nil {
-		n, err := t.st.restaurants.intern(restaurant, 0)
-		if err != nil {
-			return fmt.Errorf("stage restaurant %q: %w", restaurant, err)
-		}
-		r.restaurant = uint64(n) + 1
+	return t.flush()
+}
+
+// pendingMax changes of 200 bytes stay in a core's own cache.
+const pendingMax = 1024
+
+// flush moves the pending changes to the log.
+func (t *Txn) flush() error {
+	if err := t.lookUp(); err != nil {
+		return err
 	}
-	if given || client != nil {
-		n, err := t.st.clients.intern(client, 0)
-		if err != nil {
-			return fmt.Errorf("stage client %q: %w", client, err)
-		}
-		r.client = uint64(n) + 1
+	for i := range t.pending {
+		t.log.append(&t.pending[i])
 	}
-	t.log.append(r)
+	t.pending = t.pending[:0]
+	return nil
+}
+
+// each calls do for every change in order, once lookUp has been called.
+func (t *Txn) each(do func(*record) error) error {
+	if err := t.log.each(do); err != nil {
+		return err
+	}
+	for i := range t.pending {
+		if err := do(&t.pending[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookUp gives the pending changes their numbers.
+func (t *Txn) lookUp() error {
+	defer t.restaurants.reset()
+	defer t.clients.reset()
+	if err := t.st.restaurants.internFew(&t.restaurants); err != nil {
+		return fmt.Errorf("stage restaurants: %w", err)
+	}
+	if err := t.st.clients.internFew(&t.clients); err != nil {
+		return fmt.Errorf("stage clients: %w", err)
+	}
+	r, c := 0, 0
+	for i := range t.pending {
+		change := &t.pending[i]
+		if change.restaurant != 0 {
+			change.restaurant = uint64(t.restaurants.numbers[r]) + 1
+			r++
+		}
+		if change.client != 0 {
+			change.client = uint64(t.clients.numbers[c]) + 1
+			c++
+		}
+	}
 	return nil
 }
 

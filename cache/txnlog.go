@@ -51,7 +51,7 @@ const (
 // errLog cannot happen: the log reads what it wrote.
 var errLog = errors.New("transaction log is damaged")
 
-func (l *txnLog) append(r record) {
+func (l *txnLog) append(r *record) {
 	last := len(l.chunks) - 1
 	if last < 0 || cap(l.chunks[last])-len(l.chunks[last]) < recordMax {
 		if len(l.chunks) >= l.most && l.failed == nil {
@@ -102,7 +102,7 @@ func (l *txnLog) spill() {
 }
 
 // each calls do for every record in order, until do returns an error.
-func (l *txnLog) each(do func(record) error) error {
+func (l *txnLog) each(do func(*record) error) error {
 	var lastID, at int64
 	var buf []byte
 	for _, size := range l.spilled {
@@ -123,7 +123,7 @@ func (l *txnLog) each(do func(record) error) error {
 	return nil
 }
 
-func eachIn(chunk []byte, lastID *int64, do func(record) error) error {
+func eachIn(chunk []byte, lastID *int64, do func(*record) error) error {
 	for len(chunk) > 0 {
 		r, size := decode(chunk, *lastID)
 		if size <= 0 {
@@ -132,7 +132,7 @@ func eachIn(chunk []byte, lastID *int64, do func(record) error) error {
 		if r.op != opDelete {
 			*lastID = r.id
 		}
-		if err := do(r); err != nil {
+		if err := do(&r); err != nil {
 			return err
 		}
 		chunk = chunk[size:]

@@ -24,10 +24,10 @@ func TestTxnLogReturnsWhatItWasGiven(t *testing.T) {
 				r.restaurant, r.client = uint64(rng.Uint32()), uint64(rng.Uint32()>>rng.IntN(32))
 			}
 			want = append(want, r)
-			l.append(r)
+			l.append(&r)
 		}
 		var got []record
-		if err := l.each(func(r record) error { got = append(got, r); return nil }); err != nil {
+		if err := l.each(func(r *record) error { got = append(got, *r); return nil }); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(got, want) || l.n != len(want) {
@@ -43,7 +43,7 @@ func TestBulkChangesStageCompactly(t *testing.T) {
 	l := txnLog{most: 1 << 20}
 	const rows = 200_000
 	for i := range int64(rows) {
-		l.append(record{op: opInsert, id: 1<<40 + i, restaurant: uint64(i) % 100_000, client: uint64(i*7919) % 1_000_000})
+		l.append(&record{op: opInsert, id: 1<<40 + i, restaurant: uint64(i) % 100_000, client: uint64(i*7919) % 1_000_000})
 	}
 	if perRow := float64(len(l.chunks)*chunkBytes) / rows; perRow > 9 {
 		t.Errorf("%.1f bytes a change, want at most 9", perRow)
