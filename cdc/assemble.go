@@ -259,6 +259,9 @@ func (a *assembler) delete(l *layout) error {
 }
 
 func (a *assembler) truncate(body []byte) error {
+	if !a.open {
+		return errors.New("truncate outside a transaction")
+	}
 	oids, err := decodeTruncate(body)
 	if err != nil || a.skip {
 		return err

@@ -31,6 +31,9 @@ type AuditReport struct {
 	Position    cache.LSN
 	Rows        int64 // of the table, those with a NULL left out
 	Restaurants int64
+	// Resident are the restaurants whose clients were compared; of the others, which are not
+	// in memory, the number of rows. Of an audit of a running index.
+	Resident    int64
 	Differences int64
 }
 
@@ -85,7 +88,7 @@ func borrowSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
 	}
 	if !slot.exists || slot.activePID != 0 {
 		cfg.Slot += auditSuffix
-		cfg.Setup = SetupAuto
+		cfg.Setup, cfg.Failover = SetupAuto, false // of no use after the audit
 	}
 	return nil
 }
@@ -177,7 +180,7 @@ func (a *auditor) takeSnapshot(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
-	return errors.New("a committed transaction stays invisible (does it wait for a synchronous standby?): try again later")
+	return errInvisible
 }
 
 func (a *auditor) begin(ctx context.Context) (frozen bool, err error) {
@@ -275,23 +278,7 @@ func (a *auditor) returnSlot(ctx context.Context) error {
 	if !strings.HasSuffix(a.cfg.Slot, auditSuffix) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), prepareLimit)
-	defer cancel()
-	conn, err := a.cfg.connect(ctx)
-	if err != nil {
-		return fmt.Errorf("drop slot %s: %w; drop it by hand: %s", a.cfg.Slot, err, dropSlotStep(a.cfg.Slot, "").SQL)
-	}
-	defer hangUp(ctx, conn.PgConn())
-	for {
-		// Our walsender may take a moment to end.
-		_, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", a.cfg.Slot)
-		if err == nil {
-			return nil
-		}
-		if sqlState(err) != codeObjectInUse || !pause(ctx, 50*time.Millisecond) {
-			return &Error{Op: "drop replication slot", On: a.cfg.Slot, Err: err, Fix: dropSlotStep(a.cfg.Slot, "").SQL}
-		}
-	}
+	return removeSlot(ctx, &a.cfg)
 }
 
 // freezer passes transactions on to an index until a snapshot is taken; after that only

@@ -49,6 +49,9 @@ type Config struct {
 	// MaxRetainedWAL, in bytes, is how much log the slot may hold back on the source before
 	// it is given up and the index rebuilt; 0 is no bound.
 	MaxRetainedWAL int64
+	// Failover has the slot made one that standbys synchronise (PostgreSQL 17 or newer), and
+	// an existing one changed to that. A failover loads the table again all the same.
+	Failover bool
 	// StatusInterval is how often the position is settled and reported, and the slot looked
 	// at. Default 10 s, at most a third of the server's wal_sender_timeout.
 	StatusInterval time.Duration

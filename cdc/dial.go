@@ -49,10 +49,13 @@ func (c *Config) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	var stream copyStream
+	conf.BuildFrontend = stream.build
 	conn, err := pgx.ConnectConfig(ctx, conf)
 	if err != nil {
 		return nil, connectError(&conf.Config, err)
 	}
+	conn.PgConn().CustomData()[streamKey] = &stream
 	return conn, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // slotLimit bounds the making of a slot, which waits for every transaction that runs; then it
@@ -21,6 +22,9 @@ type prepared struct {
 	// changed says why the log since the last session is not enough: the label of a
 	// rebuild, "" when it is.
 	changed string
+	// made says that there was no slot and one was made, as far as that is known: the answer
+	// may have been lost.
+	made bool
 }
 
 // prepare verifies the source and creates what is missing, in an order that keeps changes
@@ -32,7 +36,8 @@ func prepare(ctx context.Context, cfg *Config, conn *pgx.Conn) (prepared, error)
 	if err := p.ensureTable(ctx, cfg, conn); err != nil {
 		return p, err
 	}
-	return p, p.ensureSlot(ctx, cfg, conn)
+	err := p.ensureSlot(ctx, cfg, conn)
+	return p, err
 }
 
 // ensureTable is prepare but for making the slot.
@@ -43,7 +48,7 @@ func (p *prepared) ensureTable(ctx context.Context, cfg *Config, conn *pgx.Conn)
 	if p.server, err = inspectServer(ctx, conn); err != nil {
 		return err
 	}
-	if err := p.server.verify(cfg.application()); err != nil {
+	if err := p.server.verify(cfg); err != nil {
 		return err
 	}
 	name, err := parseTable(cfg.Table)
@@ -131,13 +136,73 @@ func (p *prepared) ensureSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) 
 		p.changed = "slot_missing"
 	}
 	cfg.Log.Info("creating replication slot; this waits for the transactions that run now", "slot", cfg.Slot)
-	ctx, cancel := context.WithTimeout(ctx, slotLimit)
-	defer cancel()
-	if err := slotStep(cfg.Slot).run(ctx, cfg, conn); err != nil {
+	p.made = p.changed == "slot_missing"
+	if err := makeSlot(ctx, cfg, conn); err != nil {
+		p.made = p.made && sqlState(err) == "" // unless the server said that it made none
 		return err
 	}
 	var err error
 	p.slot, err = inspectSlot(ctx, conn, cfg.Slot)
+	return err
+}
+
+// removeSlot drops a slot of ours, which our walsender may hold for a moment yet.
+func removeSlot(ctx context.Context, cfg *Config) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), prepareLimit)
+	defer cancel()
+	conn, err := cfg.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("drop slot %s: %w; drop it by hand: %s", cfg.Slot, err, dropSlotStep(cfg.Slot, "").SQL)
+	}
+	defer hangUp(ctx, conn.PgConn())
+	for {
+		_, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", cfg.Slot)
+		if err == nil {
+			return nil
+		}
+		if sqlState(err) != codeObjectInUse || !pause(ctx, 50*time.Millisecond) {
+			return &Error{Op: "drop replication slot", On: cfg.Slot, Err: err, Fix: dropSlotStep(cfg.Slot, "").SQL}
+		}
+	}
+}
+
+// ensureFailover has standbys synchronise a slot that was made without. There is no SQL for
+// it, only a command of the replication protocol, which loses nothing of the slot.
+func (p *prepared) ensureFailover(ctx context.Context, cfg *Config, repl *pgconn.PgConn) error {
+	if !cfg.Failover || p.slot.failover {
+		return nil
+	}
+	if cfg.Setup == SetupNever {
+		return neverError("replication slot", cfg.Slot, errors.New("standbys do not synchronise it, source.failover is true, and source.setup is never"))
+	}
+	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
+	defer cancel()
+	if _, err := repl.Exec(ctx, "ALTER_REPLICATION_SLOT "+quoted(cfg.Slot)+" (FAILOVER true)").ReadAll(); err != nil {
+		return &Error{Op: "have standbys synchronise replication slot", On: cfg.Slot, Err: err}
+	}
+	cfg.Log.Info("standbys are to synchronise the replication slot", "slot", cfg.Slot)
+	return nil
+}
+
+// makeSlot waits for the transactions that run, under guard.
+func makeSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, slotLimit)
+	defer cancel()
+	guarding, stop := context.WithCancel(ctx)
+	defer stop()
+	guarded := make(chan error, 1)
+	go func() {
+		err := guardSlot(guarding, cfg)
+		if err != nil {
+			cancel()
+		}
+		guarded <- err
+	}()
+	err := slotStep(cfg).run(ctx, cfg, conn)
+	stop()
+	if held := <-guarded; err != nil && held != nil {
+		return fmt.Errorf("%w (%w)", held, err)
+	}
 	return err
 }
 
@@ -169,8 +234,12 @@ func (s Step) run(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
 	return e
 }
 
-func slotStep(slot string) Step {
-	return Step{SQL: "SELECT pg_create_logical_replication_slot(" + literal(slot) + ", 'pgoutput');", Why: "does not exist"}
+func slotStep(cfg *Config) Step {
+	failover := ""
+	if cfg.Failover {
+		failover = ", failover => true"
+	}
+	return Step{SQL: "SELECT pg_create_logical_replication_slot(" + literal(cfg.Slot) + ", 'pgoutput'" + failover + ");", Why: "does not exist"}
 }
 
 // publicationSteps says how to make the publication publish every change of the table.

@@ -68,18 +68,29 @@ type heldError struct{ err error }
 func (e *heldError) Error() string { return e.err.Error() }
 func (e *heldError) Unwrap() error { return e.err }
 
+// TLS on one side only has no code of its own: what the server says then (ClientAuthentication
+// in auth.c), and what pgconn does. In another language the fault is named without this fix.
+const (
+	unencrypted = ", no encryption"
+	noTLS       = "server refused TLS connection"
+)
+
 // connectError explains why a connection was not made, and whether waiting may help.
 func connectError(cfg *pgconn.Config, err error) error {
 	e := &Error{Op: "connect to source database", On: cfg.Database + " at " + cfg.Host, Err: err}
 	switch code := sqlState(err); {
 	case code == codeInvalidPassword:
 		e.Permanent, e.Fix = true, "check user and password in source.dsn (or PGUSER, PGPASSWORD)"
+	case code == codeInvalidAuthorization && cfg.TLSConfig == nil && strings.Contains(err.Error(), unencrypted):
+		e.Permanent, e.Fix = true, "the server lets "+cfg.User+" in only over TLS: set sslmode=verify-full in source.dsn (and sslrootcert, the authority's certificate)"
 	case code == codeInvalidAuthorization:
 		e.Permanent, e.Fix = true, "let role "+cfg.User+" log in: ALTER ROLE, or a line in pg_hba.conf"
 	case code == codeInvalidCatalog:
 		e.Permanent, e.Fix = true, "name an existing database in source.dsn"
 	case code == codeInsufficientPrivilege:
 		e.Permanent, e.Fix = true, "as a superuser: ALTER ROLE "+quoted(cfg.User)+" REPLICATION; GRANT CONNECT ON DATABASE "+quoted(cfg.Database)+" TO "+quoted(cfg.User)
+	case code == "" && strings.Contains(err.Error(), noTLS):
+		e.Permanent, e.Fix = true, "the server has no TLS: ssl = on in its postgresql.conf, or, where the network is trusted, sslmode=disable in source.dsn"
 	case code == "" && untrusted(err):
 		e.Permanent, e.Fix = true, "give the authority's certificate as sslrootcert in source.dsn, and the name the certificate is for as host"
 	}

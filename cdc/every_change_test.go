@@ -31,6 +31,7 @@ func TestEveryChangeUnderEachIdentity(t *testing.T) {
 					`UPDATE subscribers_restaurants SET id = id WHERE restaurant_id = 'r4'`,
 					`DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r5'`,
 					`BEGIN; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r30','a'); SAVEPOINT s; DELETE FROM subscribers_restaurants; ROLLBACK TO s; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r30','b'); COMMIT`,
+					`BEGIN; SAVEPOINT a; UPDATE subscribers_restaurants SET client_id = client_id || 'a' WHERE restaurant_id = 'r8'; SAVEPOINT b; DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r8'; ROLLBACK TO b; SAVEPOINT c; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r8','kept'); RELEASE c; SAVEPOINT d; TRUNCATE subscribers_restaurants; ROLLBACK TO d; RELEASE a; COMMIT`,
 					`BEGIN; DELETE FROM subscribers_restaurants; ROLLBACK`,
 					`COPY subscribers_restaurants (restaurant_id, client_id) FROM PROGRAM 'printf "r31,a\nr31,b\n"' CSV`,
 					`BEGIN; DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r31' AND client_id = 'a'; PREPARE TRANSACTION '` + db.Name + `'`,
@@ -122,6 +123,34 @@ func TestTypesAndTexts(t *testing.T) {
 			g.exec(t, `UPDATE subscribers_restaurants SET client_id = 'again', restaurant_id = (SELECT restaurant_id FROM subscribers_restaurants WHERE id = -7) WHERE id IN (2, -7)`)
 			g.agree(t)
 			g.exec(t, `DELETE FROM subscribers_restaurants WHERE id IN (-7, 3)`)
+			g.agree(t)
+			g.unrebuilt(t)
+		})
+	}
+}
+
+// Texts may be of any length, and ids of any integer type, loaded as well as streamed.
+func TestLengthsAndIDs(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"smallint", "int", "bigint"} {
+		t.Run(id, func(t *testing.T) {
+			t.Parallel()
+			db := servers.Database(t)
+			db.Exec(t, `CREATE TABLE subscribers_restaurants (id `+id+` PRIMARY KEY, client_id text NOT NULL, restaurant_id text NOT NULL)`)
+			g := build(t, db, config(t, db), 64<<10)
+			insert := func(from int) {
+				for i, n := range []int{0, 1, 2, 127, 128, 255, 256, 4095, 4096, 65535, 65536, 1 << 20, 5 << 20} {
+					g.exec(t, `INSERT INTO subscribers_restaurants VALUES ($1, 'c' || repeat('x', $2), 'r1'), (-$1, 'c', 'r' || repeat('y', $2))`, from+i, n)
+				}
+			}
+			insert(1)
+			g.run(t)
+			g.agree(t)
+			insert(1001)
+			g.agree(t)
+			g.exec(t, `UPDATE subscribers_restaurants SET client_id = client_id || 'z' WHERE id > 0`)
+			g.agree(t)
+			g.exec(t, `DELETE FROM subscribers_restaurants WHERE id BETWEEN -10 AND 10 OR id > 1005`)
 			g.agree(t)
 			g.unrebuilt(t)
 		})

@@ -72,15 +72,15 @@ func TestBrokenLoadBeginsAnew(t *testing.T) {
 	contract(t, db, "DEFAULT")
 	const rows = 30000 // of 1 kB: more than the sockets on the way hold
 	db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, i || repeat('x', 1000) FROM generate_series(1,30000) i`)
-	p := newProxy(t, db.Server.Address())
-	p.stallAfter(4 << 20)
-	g := start(t, db, func(c *Config) { c.DSN = p.dsn(t, c.DSN) })
-	eventually(t, "stalled", p.stalled)
+	p := devstacktest.OpenRoute(t, db.Server.Address())
+	p.StallAfter(4 << 20)
+	g := start(t, db, func(c *Config) { c.DSN = devstacktest.RouteDSN(t, p, c.DSN) })
+	eventually(t, "stalled", p.Stalled)
 	eventually(t, "a COPY in the middle was ended", func() bool {
 		return g.one(t, `SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity WHERE datname = $1 AND query LIKE 'COPY%' AND wait_event = 'ClientWrite'`, db.Name) != "0"
 	})
 	g.saysWhy(t, "loading")
-	p.resume()
+	p.Resume()
 	g.agree(t)
 	if n := g.idx.Stats().Subscriptions; n != rows {
 		t.Errorf("%d subscriptions, want %d", n, rows)

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"example.com/tiffin/internal/devstack"
 )
 
@@ -102,6 +104,49 @@ func TestLargeTransactionAtOnce(t *testing.T) {
 	if s := g.idx.Stats(); s.Subscriptions != 0 {
 		t.Errorf("%d subscriptions left", s.Subscriptions)
 	}
+}
+
+// Large transactions whose changes lie mixed in the log, more than the server keeps in memory,
+// with savepoints that abort, become visible whole, each by its own commit.
+func TestInterleavedLargeTransactions(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "FULL")
+	db.Exec(t, `ALTER DATABASE `+db.Name+` SET logical_decoding_work_mem = '64kB'`)
+	g := start(t, db)
+	g.agree(t)
+	const portions, rows = 10, 2000
+	conns := []*pgx.Conn{db.Connect(t), db.Connect(t), db.Connect(t)}
+	exec := func(conn *pgx.Conn, sql string, args ...any) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, conn := range conns {
+		exec(conn, `BEGIN`)
+	}
+	for n := range portions {
+		for i, conn := range conns {
+			exec(conn, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||$1::int, 'c'||i FROM generate_series($2::int, $3::int) i`, i, n*rows, (n+1)*rows-1)
+			exec(conn, `SAVEPOINT s`)
+			exec(conn, `DELETE FROM subscribers_restaurants`)
+			exec(conn, map[bool]string{true: `ROLLBACK TO s`, false: `RELEASE s`}[n%2 == 0 || i != 1])
+		}
+	}
+	g.fence(t)
+	if s := g.idx.Stats(); s.Subscriptions != 0 {
+		t.Errorf("%d subscriptions of transactions that run", s.Subscriptions)
+	}
+	exec(conns[2], `COMMIT`)
+	g.agree(t)
+	exec(conns[0], `ROLLBACK`)
+	exec(conns[1], `COMMIT`)
+	g.agree(t)
+	if n := len(g.clients(t, "r2")); n != portions*rows {
+		t.Errorf("%d clients of r2, want %d", n, portions*rows)
+	}
+	g.unrebuilt(t)
 }
 
 // The table is read by ranges over several connections, in one snapshot, complete.

@@ -42,14 +42,21 @@ func inspectServer(ctx context.Context, q querier) (serverFacts, error) {
 	return f, nil
 }
 
+// failoverSlots is the first server_version_num whose slots standbys can synchronise.
+const failoverSlots = 170000
+
 // verify says what of the server stands in the way.
-func (f *serverFacts) verify(application string) error {
+func (f *serverFacts) verify(cfg *Config) error {
+	application := cfg.application()
 	e := &Error{Op: "follow source database", On: f.database, Permanent: true}
 	switch {
 	case f.version < 140000:
 		e.Err, e.Fix = fmt.Errorf("server version %d", f.version), "PostgreSQL 14 or newer"
 	case f.recovery:
 		e.Err, e.Fix, e.Permanent = errors.New("it is a standby"), "name the primary in source.dsn (or several hosts and target_session_attrs=primary)", false
+	case cfg.Failover && f.version < failoverSlots:
+		e.Err = fmt.Errorf("server version %d has no slots that standbys synchronise, and source.failover is true", f.version)
+		e.Fix = "PostgreSQL 17 or newer, or source.failover: false (after a failover the slot is then made again)"
 	case f.walLevel != "logical":
 		e.Err, e.Fix = fmt.Errorf("wal_level is %s", f.walLevel), "ALTER SYSTEM SET wal_level = logical; and restart the server"
 	case chosenAsStandby(f.standbys, application):
@@ -311,6 +318,7 @@ type slotFacts struct {
 	exists                 bool
 	kind, plugin, database string
 	lost                   bool // invalidated: it can serve no more
+	failover               bool // standbys synchronise it
 	activePID              int32
 	confirmed              cache.LSN
 	retained               int64 // bytes
@@ -321,10 +329,11 @@ func inspectSlot(ctx context.Context, q querier, name string) (slotFacts, error)
 	var confirmed string
 	err := q.QueryRow(ctx, `
 		SELECT slot_type, coalesce(plugin, ''), coalesce(database, ''), coalesce(wal_status, '') = 'lost',
+		       coalesce((to_jsonb(s)->>'failover')::bool, false),
 		       coalesce(active_pid, 0), coalesce(confirmed_flush_lsn, '0/0')::text,
 		       coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
-		FROM pg_replication_slots WHERE slot_name = $1`, name).
-		Scan(&s.kind, &s.plugin, &s.database, &s.lost, &s.activePID, &confirmed, &s.retained)
+		FROM pg_replication_slots s WHERE slot_name = $1`, name).
+		Scan(&s.kind, &s.plugin, &s.database, &s.lost, &s.failover, &s.activePID, &confirmed, &s.retained)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return s, nil
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -14,20 +13,9 @@ import (
 	"example.com/tiffin/cache"
 )
 
-const (
-	// rangePages is the share of a table that one COPY reads: 64 MB at 8 kB a page, about a
-	// second's work, so that connections finish together.
-	rangePages = 8192
-	// chunkBytes is handed from the wire to the index at a time, and chunksAhead of them per
-	// connection are the bound on what waits: 1 MB.
-	chunkBytes  = 256 << 10
-	chunksAhead = 3
-	// stallLimit is how long a COPY may send nothing: it waits for a lock, or the network is
-	// stalled. Then the load is tried again.
-	stallLimit = time.Minute
-)
-
-var errStalled = fmt.Errorf("no data for %s", stallLimit)
+// rangePages is the share of a table that one COPY reads: 64 MB at 8 kB a page, about a
+// second's work, so that connections finish together.
+const rangePages = 8192
 
 // loaded is what a load leaves behind.
 type loaded struct {
@@ -106,8 +94,9 @@ func copyAll(ctx context.Context, cfg *Config, first *pgx.Conn, snapshot string,
 	var nulls atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
 	worker := func(conn *pgx.Conn) error {
+		batch := into.Batch()
 		for statement := range work {
-			if err := copyRange(ctx, conn, statement, into, &nulls); err != nil {
+			if err := copyRange(ctx, conn, statement, batch, &nulls); err != nil {
 				return loadError(table.relation.name, err)
 			}
 		}
@@ -174,87 +163,19 @@ func copyStatements(t *tableFacts) []string {
 	return statements
 }
 
-// copyRange reads one range: the wire on this goroutine, parsing and the index on another,
-// a bounded number of chunks between them.
-func copyRange(ctx context.Context, conn *pgx.Conn, statement string, into *cache.Load, nulls *atomic.Int64) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stalled := time.AfterFunc(stallLimit, func() { cancel(errStalled) })
-	defer stalled.Stop()
-	group, ctx := errgroup.WithContext(ctx)
-	w := &chunker{
-		done: ctx.Done(), alive: func() { stalled.Reset(stallLimit) },
-		full: make(chan []byte, chunksAhead), free: make(chan []byte, chunksAhead+2),
-	}
-	group.Go(func() error {
-		defer close(w.full)
-		if _, err := conn.PgConn().CopyTo(ctx, w, statement); err != nil {
-			if errors.Is(context.Cause(ctx), errStalled) {
-				return errStalled
-			}
-			return err
+// copyRange reads one range. The index is built on the same goroutine: meanwhile the server
+// writes into the connection's buffers.
+func copyRange(ctx context.Context, conn *pgx.Conn, statement string, into *cache.Batch, nulls *atomic.Int64) error {
+	var rows copyRows
+	add := func(id int64, restaurant, client []byte) error {
+		if restaurant == nil || client == nil {
+			nulls.Add(1)
+			restaurant, client = nothing, nothing
 		}
-		return w.flush()
-	})
-	group.Go(func() error {
-		var rows copyRows
-		for chunk := range w.full {
-			if err := rows.parse(chunk, func(id int64, restaurant, client []byte) error {
-				if restaurant == nil || client == nil {
-					nulls.Add(1)
-					restaurant, client = nothing, nothing
-				}
-				return into.Add(id, restaurant, client)
-			}); err != nil {
-				return err
-			}
-			w.free <- chunk[:0]
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return rows.finish()
-	})
-	return group.Wait()
-}
-
-// chunker gathers the messages of a COPY, a row each, into chunks worth handing over.
-type chunker struct {
-	alive func() // data came
-	done  <-chan struct{}
-	full  chan []byte
-	free  chan []byte
-	part  []byte
-}
-
-// Write implements io.Writer for pgconn's CopyTo.
-func (c *chunker) Write(b []byte) (int, error) {
-	if len(c.part)+len(b) > cap(c.part) && len(c.part) > 0 {
-		if err := c.flush(); err != nil {
-			return 0, err
-		}
+		return into.Add(id, restaurant, client)
 	}
-	if c.part == nil {
-		select {
-		case c.part = <-c.free:
-		default:
-			c.part = make([]byte, 0, chunkBytes)
-		}
+	if err := copyOut(ctx, conn.PgConn(), statement, func(b []byte) error { return rows.parse(b, add) }); err != nil {
+		return err
 	}
-	c.part = append(c.part, b...)
-	return len(b), nil
-}
-
-func (c *chunker) flush() error {
-	if len(c.part) == 0 {
-		return nil
-	}
-	select {
-	case c.full <- c.part:
-		c.part = nil
-		c.alive()
-		return nil
-	case <-c.done:
-		return context.Canceled
-	}
+	return errors.Join(rows.finish(), into.Flush())
 }

@@ -33,7 +33,9 @@ func databaseOn(t *testing.T, server *devstack.Postgres) *devstacktest.Database 
 // own is a server for a test that stops or configures it.
 func own(t *testing.T, options devstack.PostgresOptions) *devstack.Postgres {
 	t.Helper()
-	options.Version = servers.PostgresOptions.Version
+	if options.Version == "" {
+		options.Version = servers.PostgresOptions.Version
+	}
 	server, err := devstack.StartPostgres(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)

@@ -44,6 +44,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: latencies(),
 		}),
 	}
+	for _, reason := range rebuildReasons() {
+		m.rebuilds.WithLabelValues(reason)
+	}
 	m.inserts = m.changes.WithLabelValues("insert")
 	m.updates = m.changes.WithLabelValues("update")
 	m.deletes = m.changes.WithLabelValues("delete")
@@ -52,6 +55,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		reg.MustRegister(m.transactions, m.changes, m.lag, m.visible, m.retained, m.rebuilds, m.fence)
 	}
 	return m
+}
+
+// rebuildReasons are the labels of tiffin_rebuilds_total. Each is there from the start: an alert sees a
+// first rebuild only as the increase of a counter.
+func rebuildReasons() []string {
+	return []string{
+		"slot_missing", "slot_invalidated", "retained_wal", "gap", "inconsistent", "system", "timeline",
+		"table", "columns", "identity", "partitions", "publication",
+	}
 }
 
 // latencies are buckets from 25 µs, below an idle fence, to a minute.

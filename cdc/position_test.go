@@ -88,3 +88,13 @@ func TestXidsAreExtended(t *testing.T) {
 		}
 	}
 }
+
+// A slot may be confirmed below what was applied: the server sends that again, and it is known.
+func TestPositionsOfAReconnectDoNotGoBack(t *testing.T) {
+	t.Parallel()
+	p := position{received: 120, applied: 100, reported: 80, settled: cache.MaxLSN, inTxn: true}
+	p.start(60)
+	if want := (position{received: 120, applied: 100, reported: 80, settled: cache.MaxLSN}); p != want {
+		t.Errorf("after a reconnect %+v, want %+v", p, want)
+	}
+}

@@ -22,7 +22,7 @@ const (
 )
 
 // Index is what the reader writes to: *cache.Index. All of it is called from the one
-// goroutine of Run, but for Load.Add, which runs on several. Apply must not wait: the same
+// goroutine of Run, but for the batches of a Load, which several fill. Apply must not wait: the same
 // goroutine answers the server's keepalives, in a large transaction when Txn.Breathe is called.
 type Index interface {
 	BeginLoad(keyed bool) *cache.Load
@@ -52,6 +52,7 @@ type Reader struct {
 	synced    bool      // was in sync since Run began
 	settled   bool      // was in sync in this session
 	heldSince time.Time // the slot is active elsewhere
+	made      bool      // the slot was made since Run began
 }
 
 // New validates cfg and returns a reader that writes to idx. It neither connects nor starts
@@ -96,6 +97,17 @@ func (r *Reader) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// Abandon drops the slot if this reader's Run made it where there was none: for a start that
+// ends hopelessly, so that nothing holds back the source's log for a process that nobody may
+// start again. Call it after Run has returned. It takes half a minute at most.
+func (r *Reader) Abandon(ctx context.Context) error {
+	if !r.made {
+		return nil
+	}
+	r.cfg.Log.Warn("dropping the replication slot that this start made", "slot", r.cfg.Slot)
+	return removeSlot(ctx, &r.cfg)
 }
 
 // Reasons says why the index is not in sync with the source, each with its fix where there
@@ -163,6 +175,10 @@ func (r *Reader) session(ctx context.Context) error {
 	}
 	r.state.say("preparing publication and slot (a new slot waits for the transactions that run)")
 	p, err := prepare(ctx, &r.cfg, conn)
+	r.made = r.made || p.made
+	if err == nil {
+		err = p.ensureFailover(ctx, &r.cfg, repl)
+	}
 	if err != nil {
 		return err
 	}
@@ -209,6 +225,7 @@ func (r *Reader) load(ctx context.Context, conn *pgx.Conn, p prepared) error {
 		return err
 	}
 	r.src.learn(l.table)
+	r.src.footing.learn(p.server.version, l.table.kind == 'p')
 	r.table, r.snapshot = l.table, l.snapshot
 	r.pos = position{settled: cache.MaxLSN}
 	r.pos.start(p.slot.confirmed)

@@ -47,7 +47,7 @@ type session struct {
 
 	suspect chan struct{} // to the warden: look now
 
-	retained int64 // of the warden: what the slot held back when it last looked
+	retained retention // of the warden
 }
 
 // report is what the warden learned.

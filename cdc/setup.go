@@ -58,7 +58,7 @@ func plan(ctx context.Context, cfg *Config, conn *pgx.Conn, role string) ([]Step
 	if err != nil {
 		return nil, err
 	}
-	if err := server.verify(cfg.application()); err != nil {
+	if err := server.verify(cfg); err != nil {
 		return nil, err
 	}
 	name, err := parseTable(cfg.Table)
@@ -91,31 +91,37 @@ func plan(ctx context.Context, cfg *Config, conn *pgx.Conn, role string) ([]Step
 		return nil, err
 	}
 	steps = append(steps, publication...)
-	again, err := slotSteps(cfg.Slot, slot, len(publication) > 0)
+	again, err := slotSteps(cfg, slot, len(publication) > 0)
 	return append(steps, again...), err
 }
 
-// slotSteps makes the slot, again if it was invalidated or is older than its publication:
-// what was decoded before would lack the table's changes.
-func slotSteps(name string, slot slotFacts, outdated bool) ([]Step, error) {
-	create := slotStep(name)
-	switch {
-	case !slot.exists:
+// slotSteps makes the slot, again if it was invalidated, if standbys are to synchronise it
+// and do not (no SQL changes that), or if it is older than its publication: what was decoded
+// before would lack the table's changes.
+func slotSteps(cfg *Config, slot slotFacts, outdated bool) ([]Step, error) {
+	create := slotStep(cfg)
+	if !slot.exists {
 		return []Step{create}, nil
-	case !slot.lost && !outdated:
+	}
+	why := ""
+	switch {
+	case slot.lost:
+		why = "was invalidated"
+	case outdated:
+		why = "is older than what the publication will publish"
+	case cfg.Failover && !slot.failover:
+		why = "is not synchronised by standbys, and source.failover is true"
+	default:
 		return nil, nil
-	case slot.activePID != 0:
+	}
+	if slot.activePID != 0 {
 		return nil, &Error{
-			Op: "make again replication slot", On: name, Permanent: true,
-			Err: fmt.Errorf("it is active under pid %d, and its publication must change", slot.activePID),
+			Op: "make again replication slot", On: cfg.Slot, Permanent: true,
+			Err: fmt.Errorf("it %s, and is active under pid %d", why, slot.activePID),
 			Fix: "stop the daemon first",
 		}
 	}
-	why := "is older than what the publication will publish"
-	if slot.lost {
-		why = "was invalidated"
-	}
-	return []Step{dropSlotStep(name, why), create}, nil
+	return []Step{dropSlotStep(cfg.Slot, why), create}, nil
 }
 
 func dropSlotStep(name, why string) Step {
@@ -200,6 +206,8 @@ type SlotStatus struct {
 	Exists bool
 	// Lost says that the server invalidated it: it can serve no more.
 	Lost bool
+	// Failover says that standbys synchronise it, so that it outlives a failover.
+	Failover bool
 	// Holder is who has it active, "" for nobody.
 	Holder string
 	// Confirmed is the position up to which nothing is sent again.
@@ -219,7 +227,7 @@ func Status(ctx context.Context, cfg Config) (SlotStatus, error) {
 	if err != nil {
 		return SlotStatus{}, err
 	}
-	s := SlotStatus{Exists: slot.exists, Lost: slot.lost, Confirmed: slot.confirmed, Retained: slot.retained}
+	s := SlotStatus{Exists: slot.exists, Lost: slot.lost, Failover: slot.failover, Confirmed: slot.confirmed, Retained: slot.retained}
 	if slot.activePID != 0 {
 		s.Holder = holder(ctx, conn, slot.activePID)
 	}

@@ -113,7 +113,8 @@ func TestForeignSlotIsRefused(t *testing.T) {
 	refuses(t, start(t, db), "test_decoding", "source.slot")
 }
 
-// A wrong password and an untrusted certificate are final; a server that is not there is not.
+// A wrong password, an untrusted certificate and TLS on one side only are final; a server that
+// is not there is not.
 func TestConnectionFaults(t *testing.T) {
 	t.Parallel()
 	server, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{Auth: devstack.AuthSCRAM, TLS: true})
@@ -140,6 +141,10 @@ func TestConnectionFaults(t *testing.T) {
 	}
 	dsn.RawQuery = "sslmode=verify-full" // the system's authorities do not know this one
 	refuses(t, idle(dsn.String()), "certificate", "sslrootcert")
+	dsn.RawQuery = "sslmode=disable"
+	refuses(t, idle(dsn.String()), "only over TLS", "sslmode=verify-full in source.dsn")
+	plain := servers.Postgres(t).DSN("postgres")
+	refuses(t, idle(strings.Replace(plain, "sslmode=disable", "sslmode=require", 1)), "refused TLS", "ssl = on", "sslmode=disable")
 	if err := server.Stop(t.Context(), devstack.StopFast); err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,7 @@ func NewSource(cfg Config) (*Source, error) {
 		return nil, fmt.Errorf("cdc config: source.table: %w", err)
 	}
 	s.footing.table, s.footing.publication = table.sql(), cfg.Publication
+	s.footing.learn(0, false)
 	s.fence.cfg, s.fence.greet = &s.cfg, s.footing.greet
 	return s, nil
 }

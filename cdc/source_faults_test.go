@@ -1,10 +1,13 @@
 package cdc
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"example.com/tiffin/cache"
 	"example.com/tiffin/internal/devstack"
+	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
 // A walsender that is killed again and again costs nothing: the slot goes on.
@@ -119,22 +122,35 @@ func TestTooManyRebuildsStop(t *testing.T) {
 	refuses(t, g, "3 within an hour", "slot_missing")
 }
 
-// A needed column that is renamed stops joining, with the fix; nothing is skipped, and it
-// goes on when the column is back.
-func TestRenamedColumnStopsAndResumes(t *testing.T) {
+// A needed column that is renamed, dropped or retyped stops joining, with the fix; nothing is
+// skipped, and it goes on when the column is back.
+func TestLostColumnStopsAndResumes(t *testing.T) {
 	t.Parallel()
-	db := servers.Database(t)
-	contract(t, db, "DEFAULT")
-	db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
-	g := start(t, db)
-	g.agree(t)
-	db.Exec(t, `ALTER TABLE subscribers_restaurants RENAME client_id TO customer`, `DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r1'`,
-		`INSERT INTO subscribers_restaurants (restaurant_id, customer) VALUES ('r2', 'meanwhile')`)
-	g.saysWhy(t, "no column client_id")
-	eventually(t, "the index no longer counts as loaded", func() bool { return !g.r.state.isLoaded() })
-	db.Exec(t, `ALTER TABLE subscribers_restaurants RENAME customer TO client_id`)
-	g.agree(t)
-	g.inSync(t)
+	const remove, add = `DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r1'`, `INSERT INTO subscribers_restaurants (restaurant_id, %s) VALUES ('r2', 'meanwhile')`
+	for name, c := range map[string]struct{ spoil, column, says, mend string }{
+		"renamed": {`RENAME client_id TO customer`, "customer", "no column client_id", `RENAME customer TO client_id`},
+		"dropped": {`DROP COLUMN client_id`, "", "no column client_id", `ADD COLUMN client_id varchar DEFAULT 'again'`},
+		"retyped": {`ALTER client_id TYPE bytea USING client_id::bytea`, "client_id", "TYPE text", `ALTER client_id TYPE varchar USING convert_from(client_id, 'UTF8')`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := servers.Database(t)
+			contract(t, db, "DEFAULT")
+			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
+			g := start(t, db)
+			g.agree(t)
+			db.Exec(t, `ALTER TABLE subscribers_restaurants `+c.spoil, remove)
+			if c.column != "" {
+				db.Exec(t, fmt.Sprintf(add, c.column))
+			}
+			g.saysWhy(t, c.says)
+			eventually(t, "the index no longer counts as loaded", func() bool { return !g.r.state.isLoaded() })
+			db.Exec(t, `ALTER TABLE subscribers_restaurants `+c.mend)
+			g.sql.Reset() // statements of before know the other column
+			g.agree(t)
+			g.inSync(t)
+		})
+	}
 }
 
 // An idle table on a busy server releases WAL: the reported position follows the others'.
@@ -212,4 +228,54 @@ func TestMovedSlotIsAGap(t *testing.T) {
 	if got := g.clients(t, "r1"); len(got) != 1 {
 		t.Errorf("clients of r1: %v", got)
 	}
+}
+
+// A slot that is being made holds back the log, too, while it waits for a transaction that
+// runs: it is given up before it passes the budget, again and again, until that has ended.
+func TestSlotInTheMakingIsBounded(t *testing.T) {
+	t.Parallel()
+	server := own(t, devstack.PostgresOptions{}) // whose log nobody else lengthens
+	db := devstacktest.NewDatabase(t, server, "alone")
+	contract(t, db, "DEFAULT")
+	db.Exec(t, `CREATE TABLE busy (x text)`)
+	pin := db.Connect(t)
+	if _, err := pin.Exec(t.Context(), `BEGIN; INSERT INTO busy VALUES ('pinned')`); err != nil {
+		t.Fatal(err)
+	}
+	const budget = 24 << 20
+	g := start(t, db, func(c *Config) { c.MaxRetainedWAL, c.StatusInterval = budget, 50*time.Millisecond })
+	g.saysWhy(t, "waits for the transactions that run")
+	retained := func() (n int64, pid int) { // -1 without a slot
+		const sql = `SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), -1)::bigint, coalesce(max(active_pid), 0) FROM pg_replication_slots`
+		if err := g.sql.QueryRow(t.Context(), sql).Scan(&n, &pid); err != nil {
+			t.Fatal(err)
+		}
+		return n, pid
+	}
+	most, makers := int64(0), map[int]bool{}
+	for len(makers) < 3 {
+		g.exec(t, `INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1,1000)`) // 1 MB
+		now, pid := retained()
+		if now > budget {
+			t.Fatalf("held back %d bytes, budget %d", now, int64(budget))
+		}
+		if pid != 0 {
+			makers[pid] = true
+		}
+		most = max(most, now)
+		// The prediction is from look to look: let the guard see each step.
+		eventually(t, "the guard looked", func() bool {
+			n, maker := retained()
+			return n < 0 || maker != pid || value(t, g.r.cfg.Metrics.retained) >= float64(now)
+		})
+	}
+	if most < budget/2 {
+		t.Errorf("given up at %d bytes, budget %d", most, int64(budget))
+	}
+	if _, err := pin.Exec(t.Context(), `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'c')`)
+	g.agree(t)
+	g.inSync(t)
 }

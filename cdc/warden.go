@@ -3,7 +3,6 @@ package cdc
 import (
 	"context"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,7 +20,7 @@ func (s *session) warden(ctx context.Context, conn *pgx.Conn) {
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	s.retained = math.MaxInt64 // the first look knows of no growth
+	s.retained = newRetention()
 	for {
 		if err := s.inspect(ctx, conn); err != nil {
 			s.fail(err)
@@ -59,7 +58,7 @@ func (s *session) inspect(ctx context.Context, conn *pgx.Conn) error {
 func askReport(ctx context.Context, conn *pgx.Conn, f *footing, now time.Time) (*report, error) {
 	var snapshot, flushed string
 	r := &report{at: now}
-	err := conn.QueryRow(ctx, "SELECT pg_current_snapshot()::text, pg_current_wal_flush_lsn()::text, "+f.sql()).Scan(&snapshot, &flushed, &r.footing)
+	err := conn.QueryRow(ctx, "SELECT pg_current_snapshot()::text, pg_current_wal_flush_lsn()::text, "+*f.question.Load()).Scan(&snapshot, &flushed, &r.footing)
 	if err != nil {
 		return nil, &Error{Op: "ask source database for its position", Err: err}
 	}
@@ -81,9 +80,7 @@ func (s *session) inspectSlot(ctx context.Context, conn *pgx.Conn) error {
 	if slot.activePID == 0 || uint32(slot.activePID) != s.pid {
 		return fmt.Errorf("replication slot %s: our walsender %d is gone", s.cfg.Slot, s.pid)
 	}
-	growth := max(0, slot.retained-s.retained)
-	s.retained = slot.retained
-	if limit := s.cfg.MaxRetainedWAL; limit > 0 && slot.retained+growth > limit {
+	if s.retained.passes(slot.retained, s.cfg.MaxRetainedWAL) {
 		return s.giveUp(ctx, conn, slot)
 	}
 	return nil

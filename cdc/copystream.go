@@ -1,0 +1,198 @@
+package cdc
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// copyStream lies between a connection and pgx and gives pgx never more than one message of
+// the server, so that the rows of a COPY can be read past it: where they lie, in one large
+// buffer, which takes half of the processor's time a row. One goroutine uses it.
+type copyStream struct {
+	from io.Reader
+	buf  []byte
+	rest []byte // of buf, not given to anybody yet
+	left int    // bytes of the message that pgx has begun to read
+	// patient says before each read how long it may take; nil for as long as it takes.
+	patient func() error
+}
+
+const (
+	messageHead = 5       // kind and length
+	plainBuffer = 8 << 10 // what pgx would take
+	// copyBuffer is read at a time: the server sends 8 KiB at a time, of which several wait
+	// when both ends are busy. It stays in a core's own cache.
+	copyBuffer = 128 << 10
+)
+
+// streamKey is where a connection's stream is in its CustomData.
+const streamKey = "tiffin.copyStream"
+
+// Read implements io.Reader for pgx.
+func (s *copyStream) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		_, size, err := s.head()
+		if err != nil {
+			return 0, err
+		}
+		s.left = size
+	}
+	if len(s.rest) == 0 {
+		if err := s.fill(1); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, s.rest[:min(len(s.rest), s.left)])
+	s.rest, s.left = s.rest[n:], s.left-n
+	return n, nil
+}
+
+// head looks at the beginning of the next message; size is all of it.
+func (s *copyStream) head() (kind byte, size int, err error) {
+	if len(s.rest) < messageHead {
+		if err := s.fill(messageHead); err != nil {
+			return 0, 0, err
+		}
+	}
+	length := int(int32(binary.BigEndian.Uint32(s.rest[1:]))) // counts itself
+	if length < messageHead-1 {
+		return 0, 0, fmt.Errorf("message %q of the server: length %d", s.rest[0], length)
+	}
+	return s.rest[0], 1 + length, nil
+}
+
+// data returns the content of the next message if it is a CopyData, valid until the next
+// call. False leaves another kind of message to pgx.
+func (s *copyStream) data() ([]byte, bool, error) {
+	kind, size, err := s.head()
+	if err != nil || kind != 'd' {
+		return nil, false, err
+	}
+	if len(s.rest) < size {
+		if err := s.fill(size); err != nil {
+			return nil, false, err
+		}
+	}
+	content := s.rest[messageHead:size]
+	s.rest = s.rest[size:]
+	return content, true, nil
+}
+
+// fill reads until so many bytes are there.
+func (s *copyStream) fill(least int) error {
+	if room := max(least, plainBuffer); len(s.buf) < room {
+		s.buf = make([]byte, room)
+	}
+	n := copy(s.buf, s.rest)
+	for n < least {
+		if s.patient != nil {
+			if err := s.patient(); err != nil {
+				return err
+			}
+		}
+		more, err := s.from.Read(s.buf[n:])
+		n += more
+		if err != nil && n < least {
+			s.rest = s.buf[:n]
+			return err
+		}
+	}
+	s.rest = s.buf[:n]
+	return nil
+}
+
+// enlarge makes the buffer one for a COPY.
+func (s *copyStream) enlarge() {
+	if len(s.buf) < copyBuffer {
+		larger := make([]byte, copyBuffer)
+		s.rest = larger[:copy(larger, s.rest)]
+		s.buf = larger
+	}
+}
+
+// build is the BuildFrontend of a connection's settings.
+func (s *copyStream) build(r io.Reader, w io.Writer) *pgproto3.Frontend {
+	*s = copyStream{from: r} // a connection may be tried at several addresses: the last counts
+	return pgproto3.NewFrontend(s, w)
+}
+
+// stallLimit is how long a COPY may send nothing: it waits for a lock, or the network is
+// stalled. Then the load is tried again.
+const stallLimit = time.Minute
+
+var errStalled = fmt.Errorf("no data for %s", stallLimit)
+
+// copyOut runs a COPY … TO STDOUT and calls row with the content of each message, valid during
+// the call. After an error the connection is of no use any more.
+func copyOut(ctx context.Context, conn *pgconn.PgConn, sql string, row func([]byte) error) error {
+	s, ok := conn.CustomData()[streamKey].(*copyStream)
+	if !ok {
+		return errors.New("not a connection that this package opened")
+	}
+	raw := conn.Conn()
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) }) // of a closed connection: then nobody reads
+	defer stop()
+	s.patient = func() error {
+		err := raw.SetReadDeadline(time.Now().Add(stallLimit))
+		return errors.Join(err, ctx.Err()) // it may have ended just before
+	}
+	defer func() { s.patient = nil }()
+	err := s.copyOut(conn.Frontend(), sql, row)
+	switch {
+	case err == nil:
+		return raw.SetReadDeadline(time.Time{})
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case timedOut(err):
+		return errStalled
+	default:
+		return err
+	}
+}
+
+func (s *copyStream) copyOut(frontend *pgproto3.Frontend, sql string, row func([]byte) error) error {
+	frontend.Send(&pgproto3.Query{String: sql})
+	if err := frontend.Flush(); err != nil {
+		return err
+	}
+	for copying := false; ; {
+		if copying {
+			if err := s.rows(row); err != nil {
+				return err
+			}
+		}
+		msg, err := frontend.Receive() // also a notice between two rows
+		if err != nil {
+			return err
+		}
+		switch msg := msg.(type) {
+		case *pgproto3.CopyOutResponse:
+			copying = true
+			s.enlarge()
+		case *pgproto3.ErrorResponse:
+			return pgconn.ErrorResponseToPgError(msg)
+		case *pgproto3.ReadyForQuery:
+			return nil
+		}
+	}
+}
+
+// rows takes the messages up to the first that is not a row.
+func (s *copyStream) rows(row func([]byte) error) error {
+	for {
+		content, ok, err := s.data()
+		if err != nil || !ok {
+			return err
+		}
+		if err := row(content); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,82 @@
+package cdc
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+func serverMessage(kind byte, body ...byte) []byte {
+	head := binary.BigEndian.AppendUint32([]byte{kind}, uint32(4+len(body)))
+	return append(head, body...)
+}
+
+// Wherever the network cuts them, rows come whole and in order, pgx gets every other message,
+// and rows may be longer than any buffer.
+func TestCopyStreamCutAnywhere(t *testing.T) {
+	t.Parallel()
+	want := []string{"a", "", strings.Repeat("x", copyBuffer-3), "bc", strings.Repeat("long", copyBuffer), "d"}
+	whole := slices.Concat(serverMessage('N', 0), serverMessage('H', 1, 0, 0))
+	for i, row := range want {
+		whole = append(whole, serverMessage('d', []byte(row)...)...)
+		if i == 2 { // a notice in the middle belongs to pgx
+			whole = append(whole, serverMessage('N', []byte("Mhalfway\x00\x00")...)...)
+		}
+	}
+	failed := append(slices.Clone(whole), serverMessage('E', []byte("SERROR\x00C57014\x00Mcanceled\x00\x00")...)...)
+	whole = slices.Concat(whole, serverMessage('c'), serverMessage('C', []byte("COPY 6\x00")...), serverMessage('Z', 'I'))
+
+	read := func(r io.Reader) ([]string, error) {
+		var s copyStream
+		var got []string
+		err := s.copyOut(s.build(r, io.Discard), "COPY", func(row []byte) error {
+			got = append(got, string(row))
+			return nil
+		})
+		return got, err
+	}
+	for name, cut := range map[string]func(io.Reader) io.Reader{
+		"at once": func(r io.Reader) io.Reader { return r }, "one by one": iotest.OneByteReader, "halves": iotest.HalfReader,
+		"with its end": iotest.DataErrReader,
+	} {
+		if got, err := read(cut(bytes.NewReader(whole))); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %d rows, %v", name, len(got), err)
+		}
+		var pgErr *pgconn.PgError
+		if got, err := read(cut(bytes.NewReader(failed))); !errors.As(err, &pgErr) || !slices.Equal(got, want) {
+			t.Errorf("%s: %d rows before the error, %v", name, len(got), err)
+		}
+	}
+	for _, at := range []int{3, 9, len(whole) / 2, len(whole) - 3} {
+		if _, err := read(bytes.NewReader(whole[:at])); err == nil {
+			t.Errorf("broken off at %d without an error", at)
+		}
+	}
+}
+
+// What pgx reads ends with a message: it holds nothing back of the rows behind.
+func TestCopyStreamGivesPgxOneMessage(t *testing.T) {
+	t.Parallel()
+	s := copyStream{from: bytes.NewReader(slices.Concat(serverMessage('H', 1, 0, 0), serverMessage('d', 'x'), serverMessage('d', 'y')))}
+	frontend := pgproto3.NewFrontend(&s, io.Discard)
+	if msg, err := frontend.Receive(); err != nil {
+		t.Fatal(msg, err)
+	}
+	if held := frontend.ReadBufferLen(); held != 0 {
+		t.Errorf("pgx holds %d bytes back", held)
+	}
+	if content, ok, err := s.data(); string(content) != "x" || !ok || err != nil {
+		t.Errorf("first row %q, %t, %v", content, ok, err)
+	}
+	if b, ok, err := (&copyStream{from: bytes.NewReader([]byte{'d', 0, 0, 0, 1})}).data(); err == nil {
+		t.Errorf("a length below its own: %q, %t", b, ok)
+	}
+}
