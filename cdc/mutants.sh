@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Removes the rules of following the log one at a time, as internal/mutants/run.sh says. The
+# tests need no server but for the last ones.
+#   bash cdc/mutants.sh [name…]
+set -u
+cd "$(dirname "$0")" || exit 2
+. ../internal/mutants/run.sh
+stages=('Position|Keepalive|Xid|Gate|Changes|Changed|Known|OutOfOrder|Captures|FuzzDecode|FuzzCopy')
+
+mutant reported-not-above-applied position.go 'min(p.applied, p.settled)' 'p.settled'
+mutant reported-not-above-settled position.go 'min(p.applied, p.settled)' 'p.applied'
+mutant reported-never-goes-back position.go 'max(p.reported, min(p.applied, p.settled))' 'min(p.applied, p.settled)'
+mutant keepalive-between-transactions position.go 'if !p.inTxn {' 'if true {'
+mutant keepalive-advances position.go 'p.applied = max(p.applied, walEnd)' ''
+mutant change-is-unsettled position.go 'if changed && p.settled == cache.MaxLSN {' 'if false {'
+mutant applied-never-goes-back position.go 'p.applied = max(p.applied, confirmed)' 'p.applied = confirmed'
+mutant xid-is-extended xid.go 'ref + uint64(int64(int32(xid-uint32(ref))))' 'uint64(xid)'
+mutant seen-by-xid assemble.go 'cache.LSN(b.final) < applied || a.snapshot.Sees(a.xid)' 'cache.LSN(b.final) < applied'
+mutant sent-again-is-skipped assemble.go 'cache.LSN(b.final) < applied || a.snapshot.Sees(a.xid)' 'a.snapshot.Sees(a.xid)'
+mutant change-within-a-transaction assemble.go 'if !a.open {
+		return fmt.Errorf("change' 'if false {
+		return fmt.Errorf("change'
+mutant truncate-within-a-transaction assemble.go 'if !a.open {
+		return errors.New("truncate' 'if false {
+		return errors.New("truncate'
+mutant truncate-of-ours-only assemble.go 'if !slices.Contains(oids, a.oid) {' 'if !slices.Contains(oids, a.oid) && false {'
+mutant begin-within-none assemble.go 'if a.open {
+		return errors.New("transaction begins' 'if false {
+		return errors.New("transaction begins'
+mutant skipped-is-not-staged assemble.go 'if a.skip || len(body) < 4 {' 'if len(body) < 4 {'
+mutant skipped-truncate-is-not-staged assemble.go 'if err != nil || a.skip {
+		return err' 'if err != nil {
+		return err'
+mutant unfit-relation-stops assemble.go 'if f.err != nil {
+		return f.err' 'if false {
+		return f.err'
+mutant identity-is-compared assemble.go 'case f.layout.keyed != a.loaded.keyed ||' 'case false && a.loaded.keyed ||'
+mutant another-table-of-the-name assemble.go 'case rel.oid != a.oid:' 'case false:'
+mutant renamed-table assemble.go 'case rel.name != a.table:' 'case false:'
+mutant unchanged-toast-is-old assemble.go 'a.row.new[i] = a.row.old[i]' '_ = i'
+mutant tuple-has-the-columns-announced assemble.go '(len(a.row.new) > 0 && len(a.row.new) != l.columns)' '(false)'
+mutant values-end-with-the-message message.go 'if n < 0 || n > len(c.rest) {' 'if n < 0 {'
+mutant counts-end-with-the-message message.go 'if c.short {
+			break
+		}
+		oids' 'oids'
+mutant gate-waits gate.go 'if w.lsn <= to {' 'if true {'
+mutant gate-opens gate.go 'if w.lsn <= to {' 'if w.lsn < to {'
+mutant gate-looks-before-it-waits gate.go 'w.shut || g.position() >= lsn' 'w.shut'
+mutant shut-gate-forgets gate.go 'g.at.Store(0)' ''
+mutant shut-gate-tells gate.go 'w.shut = true' ''
+mutant shut-gate-knows-its-history gate.go 'w.shut = history != g.history()' 'w.shut = false'
+# Those of the source.
+need_servers
+stages=('TestFenceSeesWhatTheLogDoesNotTell|TestPlanMendsThePublication|TestCommittedBeforeWaitIsServed|TestFenceOff')
+mutant fence-asks-for-the-footing footing.go 'if !s.footing.holds(footing) {' 'if false {' FenceSees
+mutant fence-waits fence.go 'w := r.gate.enter(lsn, history)' 'w := r.gate.enter(0, history)' CommittedBefore
+mutant fences-share-later-questions-only fence.go '		a.next = nil
+		a.busy' '		a.busy' 'FencesAtTheSameTime|CommittedBefore'
+mutant publication-is-older-than-the-slot ensure.go 'return p.dropSlot(ctx, cfg, conn, "publication")' 'return nil' PlanMendsThePublication
+mutant plan-makes-an-older-slot-again setup.go 'slotSteps(cfg, slot, len(publication) > 0)' 'slotSteps(cfg, slot, false)' PlanMendsThePublication
+mutant warden-has-a-budget warden.go 'if s.retained.passes(slot.retained, s.cfg.MaxRetainedWAL) {' 'if false {' RetainedWALIsBounded
+mutant warden-looks-ahead retention.go 'now+growth > limit' 'now > limit' RetainedWALIsNeverAboveTheBudget
+mutant warden-knows-its-publication warden.go 'case len(steps) > 0:' 'case false:' 'TestRebuilds$/^publication$'
+summary
