@@ -42,7 +42,17 @@ const (
 	reasonNotText      = "lone_surrogate"
 	reasonNUL          = "nul_character"
 	reasonTooLarge     = "too_large"
+	reasonRefused      = "refused_by_table"
 )
+
+// reasons are all of them. A counter of each is there from the start: an alert sees a first event only
+// as the increase of a counter.
+func reasons() []string {
+	return []string{
+		reasonTombstone, reasonEmpty, reasonUTF8, reasonBOM, reasonNotJSON, reasonNotObject, reasonMissingField,
+		reasonNullField, reasonWrongType, reasonOutOfRange, reasonNotText, reasonNUL, reasonTooLarge,
+	}
+}
 
 // MalformedError says why a record's value is no campaign. It is permanent: the same bytes
 // give the same reason and sentence for ever.

@@ -21,6 +21,10 @@ type claim struct {
 	inflight int
 	// given says that the partition is being given up: nothing new is admitted.
 	given bool
+	// onGive, if any, is called when the partition is to be given up.
+	onGive func()
+	// cut says that a lane of the partition stopped before its end: the sinks are not level.
+	cut bool
 }
 
 // claims are the partitions that this process owns. The group's callbacks and the delivering
@@ -101,6 +105,9 @@ func (c *claims) give(ctx context.Context, partitions []int32) ([]*claim, error)
 	for _, p := range partitions {
 		if cl := c.owned[p]; cl != nil {
 			cl.given = true
+			if cl.onGive != nil {
+				cl.onGive()
+			}
 			going = append(going, cl)
 		}
 	}
@@ -115,6 +122,26 @@ func (c *claims) give(ctx context.Context, partitions []int32) ([]*claim, error)
 	}
 	c.broadcast()
 	return going, nil
+}
+
+// onGive has call called once the claim is to be given up; at once if it is already.
+func (c *claims) onGive(cl *claim, call func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cl.onGive = call
+	if cl.given {
+		call()
+	}
+}
+
+// leave takes a lane out of flight; done says that it came to its end.
+func (c *claims) leave(cl *claim, done bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cl.inflight--
+	cl.onGive = nil
+	cl.cut = cl.cut || !done
+	c.broadcast()
 }
 
 // lose forgets the claims at once: another member may own the partitions already.

@@ -46,6 +46,18 @@ const (
 	LedgerReplay LedgerBehind = "replay"
 )
 
+// InputReset says what to do when the input topic is not the one that the ledger speaks of: it was
+// deleted and created again, or ends before the ledger's position.
+type InputReset string
+
+// The choices for an input topic whose offsets began anew.
+const (
+	// InputStop names what was found and stops: the default.
+	InputStop InputReset = "stop"
+	// InputAnew sets the manifest of the lost offsets aside and handles what the topic holds.
+	InputAnew InputReset = "anew"
+)
+
 // Config is all that an Engine needs to know. The zero value is not valid.
 type Config struct {
 	Kafka KafkaConfig
@@ -62,6 +74,7 @@ type Config struct {
 	// MaxTransactionRecords bounds one Kafka transaction; a larger campaign takes several.
 	MaxTransactionRecords int
 	LedgerBehind          LedgerBehind
+	InputReset            InputReset
 	// UntilNow ends Run once every message that the input topic held at the start is handled.
 	UntilNow bool
 
@@ -94,6 +107,9 @@ func (c *Config) Validate() error {
 	default:
 		fault("ledger behind %q: want %s, %s or %s", c.LedgerBehind, LedgerStop, LedgerSkip, LedgerReplay)
 	}
+	if c.InputReset != InputStop && c.InputReset != InputAnew {
+		fault("input reset %q: want %s or %s", c.InputReset, InputStop, InputAnew)
+	}
 	if c.Log == nil {
 		fault("no logger")
 	}
@@ -109,6 +125,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.LedgerBehind == "" {
 		c.LedgerBehind = LedgerStop
+	}
+	if c.InputReset == "" {
+		c.InputReset = InputStop
 	}
 	if c.Now == nil {
 		c.Now = time.Now

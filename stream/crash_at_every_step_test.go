@@ -2,23 +2,20 @@ package stream
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"example.com/tiffin/cache"
 )
@@ -28,17 +25,19 @@ const (
 	diesBefore = "dies before" // the process ends; the effect did not happen
 	diesAfter  = "dies after"  // the process ends; the effect happened
 	unknown    = "unknown"     // the effect happened, its answer is lost, the process lives on
+	stops      = "stops"       // the process is asked to stop before the effect, and does
 )
 
-// The process dies before and after every effect of the delivery path, and every effect's
-// answer is lost, in turn: afterwards both sinks hold the same, exactly once.
+// The process dies before and after every effect of the delivery path, every effect's answer
+// is lost, and the process is asked to stop there, in turn: afterwards both sinks hold the
+// same, exactly once. Two campaigns are on lanes, and a third waits for one.
 func TestCrashAtEveryStepLeavesBothSinksEqual(t *testing.T) {
 	t.Parallel()
 	// Points are named by effect and occurrence. How polls fall decides how often an effect
 	// comes; what came in each of several undisturbed runs must be reached.
 	least := map[string]int{}
 	for i := range 5 {
-		seen := crashRun(t)
+		seen := crashRun(t) // without a fault of its own making, too
 		for effect, n := range seen {
 			if had, ok := least[effect]; i == 0 || ok && n < had {
 				least[effect] = n
@@ -48,24 +47,42 @@ func TestCrashAtEveryStepLeavesBothSinksEqual(t *testing.T) {
 			least[effect] = min(least[effect], seen[effect])
 		}
 	}
-	points, missed := 0, 0
+	points, taken, missed := 0, 0, 0
 	for _, effect := range slices.Sorted(maps.Keys(least)) {
 		for n := 1; n <= least[effect]; n++ {
-			for _, how := range []string{diesBefore, diesAfter, unknown} {
-				points++
-				if seen := crashRun(t, crashPoint{effect, n, how}); seen[effect] < n {
+			for _, how := range []string{diesBefore, diesAfter, unknown, stops} {
+				if points++; raceDetector && points%8 != 0 {
+					continue
+				}
+				taken++
+				if !crashReached(t, crashPoint{effect, n, how}) {
 					missed++
 					t.Errorf("%s, %s number %d: never reached", how, effect, n)
+				}
+				if t.Failed() {
+					t.FailNow() // the others would say the same
 				}
 			}
 		}
 	}
-	t.Logf("%d crash points, %d missed; effects: %v", points, missed, least)
-	for _, effect := range []string{"claim", "begin", "deliver", "setLevel", "Produce", "EndTxn", "TxnOffsetCommit", "OffsetCommit", "InitProducerID"} {
+	t.Logf("%d crash points, %d taken, %d missed; effects: %v", points, taken, missed, least)
+	for _, effect := range []string{"claim", "begin", "deliver", "deliver large", "giveUp", "Produce", "EndTxn", "TxnOffsetCommit", "OffsetCommit", "InitProducerID"} {
 		if least[effect] == 0 {
 			t.Errorf("%s was never an effect: the test does not see it", effect)
 		}
 	}
+}
+
+// crashReached crashes at a point. A run in which the polls fall so that the point does not come proves
+// nothing of it: another is made, up to five.
+func crashReached(t *testing.T, p crashPoint) bool {
+	t.Helper()
+	for range 5 {
+		if seen := crashRun(t, p); seen[p.effect] >= p.n || t.Failed() {
+			return true
+		}
+	}
+	return false
 }
 
 // The recovery of a crash crashes too, before and after each of its transactions.
@@ -74,9 +91,13 @@ func TestCrashInRecoveryLeavesBothSinksEqual(t *testing.T) {
 	points := 0
 	for _, first := range []crashPoint{{"deliver", 1, diesAfter}, {"deliver", 3, diesAfter}, {"EndTxn", 2, diesBefore}, {"EndTxn", 4, diesAfter}} {
 		for n := 1; n <= 4; n++ {
-			for _, how := range []string{diesBefore, diesAfter, unknown} {
-				crashRun(t, first, crashPoint{"EndTxn", n, how})
-				points++
+			for _, how := range []string{diesBefore, diesAfter, unknown, stops} {
+				if points++; raceDetector && points%8 != 0 {
+					continue
+				}
+				if crashRun(t, first, crashPoint{"EndTxn", n, how}); t.Failed() {
+					t.FailNow()
+				}
 			}
 		}
 	}
@@ -99,8 +120,9 @@ func crashRun(t *testing.T, points ...crashPoint) (seen map[string]int) {
 		w := newCrashWorld(t)
 		defer w.close()
 		left := points
-		for life := 0; life == 0 || w.fault.dead; life++ {
+		for life := 0; life == 0 || w.fault.over(); life++ {
 			w.fault.revive(left)
+			w.subscribe(t, life)
 			left = left[min(1, len(left)):]
 			w.run(t)
 			if life == 0 {
@@ -111,6 +133,12 @@ func crashRun(t *testing.T, points ...crashPoint) (seen map[string]int) {
 		if len(rows) != w.deliveries || !slices.Equal(rows, records) {
 			t.Errorf("%v: %d rows, %d records, want %d of each and the same\nonly rows: %.300q\nonly records: %.300q", points,
 				len(rows), len(records), w.deliveries, minus(rows, records), minus(records, rows))
+		}
+		if at := w.offsets(t); !maps.Equal(at, w.store.next()) {
+			t.Errorf("%v: the group's offsets are %v, the ledger's %v", points, at, w.store.next())
+		}
+		if len(points) == 0 && w.interrupted > 0 {
+			t.Errorf("undisturbed, the delivery was interrupted %d times", w.interrupted)
 		}
 		if letters := w.count(t, "dead"); letters != 2 {
 			t.Errorf("%v: %d dead letters, want 2", points, letters)
@@ -130,6 +158,8 @@ type crashWorld struct {
 	index      *cache.Index
 	fault      *fault
 	deliveries int
+	// interrupted counts the sessions that ended by a fault.
+	interrupted int
 }
 
 type nobody struct{}
@@ -145,28 +175,36 @@ func newCrashWorld(t *testing.T) *crashWorld {
 	w := &crashWorld{store: newMemory(), fault: newFault()}
 	var err error
 	w.cluster, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(w.network.Listen),
-		kfake.SeedTopics(2, "in", "out"), kfake.SeedTopics(1, "dead"))
+		kfake.SeedTopics(3, "in"), kfake.SeedTopics(2, "out"), kfake.SeedTopics(1, "dead"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.store.before = func(effect string) error { return w.fault.on(effect, true) }
 	w.store.after = func(effect string) error { return w.fault.on(effect, false) }
-	if w.index, err = cache.New(cache.Config{Budget: 1 << 20}, nobody{}); err != nil {
-		t.Fatal(err)
+	w.store.levelled = func(partition int32, next int64) {
+		if at := w.offsets(t)[partition]; at != next {
+			t.Errorf("partition %d is said to be level at %d; the group's offset is %d", partition, next, at)
+		}
 	}
 	w.fill(t)
 	return w
 }
 
-// fill subscribes clients and publishes messages: small ones, one that takes several
-// transactions, two of the same content, malformed and inactive ones.
-func (w *crashWorld) fill(t *testing.T) {
+// subscribe gives a life its index, with clients that no other life has: what was stored
+// before may not be joined again.
+func (w *crashWorld) subscribe(t *testing.T, life int) {
 	t.Helper()
+	if w.index != nil {
+		w.index.Close()
+	}
+	var err error
+	if w.index, err = cache.New(cache.Config{Budget: 1 << 20}, nobody{}); err != nil {
+		t.Fatal(err)
+	}
 	load := w.index.BeginLoad(false)
-	fans := map[string]int{"small": 2, "large": 25, "none": 0}
-	for restaurant, fan := range fans {
+	for restaurant, fan := range fans() {
 		for i := range fan {
-			if err := load.Add(0, []byte(restaurant), fmt.Appendf(nil, "client %d", i)); err != nil {
+			if err := load.Add(0, []byte(restaurant), fmt.Appendf(nil, "client %d of life %d", i, life)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -174,28 +212,68 @@ func (w *crashWorld) fill(t *testing.T) {
 	if err := load.Finish(cache.Snapshot{Xmin: 5, Xmax: 5}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// campaignJSON takes the restaurant, the campaign's id and its end.
+const campaignJSON = `{"restaurant_id":%q,"adv_campaign_id":%q,"adv_campaign_content":"","adv_campaign_owner":"","adv_campaign_owner_contact":"",` +
+	`"adv_campaign_datetime_start":0,"adv_campaign_datetime_end":%d,"datetime_created":1}`
+
+// fans are how many clients each restaurant has.
+func fans() map[string]int { return map[string]int{"small": 2, "large": 25, "none": 0} }
+
+// fill publishes messages: small ones, one that takes several transactions, two of the same
+// content, malformed and inactive ones.
+func (w *crashWorld) fill(t *testing.T) {
+	t.Helper()
 	cl := w.client(t)
 	defer cl.Close()
-	for i, restaurant := range []string{"small", "small", "bad", "large", "small", "none", "small", "large", "bad", "over", "small"} {
-		value := fmt.Sprintf(`{"restaurant_id":%q,"adv_campaign_id":"same","adv_campaign_content":"","adv_campaign_owner":"","adv_campaign_owner_contact":"",`+
-			`"adv_campaign_datetime_start":0,"adv_campaign_datetime_end":99999999999,"datetime_created":1}`, restaurant)
+	for i, restaurant := range []string{
+		"small", "small", "large",
+		"bad", "large", "small",
+		"large", "none", "small",
+		"small", "over", "bad",
+		"", "small", "",
+	} {
+		if restaurant == "" {
+			continue
+		}
+		value := fmt.Sprintf(campaignJSON, restaurant, "same", int64(99999999999))
 		switch restaurant {
 		case "bad":
 			value = "garbage"
 		case "over":
-			value = strings.Replace(value, "99999999999", "1", 1)
+			value = fmt.Sprintf(campaignJSON, restaurant, "same", 1)
 		}
-		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "in", Partition: int32(i % 2), Value: []byte(value)}).FirstErr(); err != nil {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "in", Partition: int32(i % 3), Value: []byte(value)}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
-		w.deliveries += fans[restaurant]
+		w.deliveries += fans()[restaurant]
 	}
 }
 
 // run is one life of a process, which may end early.
 func (w *crashWorld) run(t *testing.T) {
 	t.Helper()
-	cfg := Config{
+	e, err := New(w.config(), w.index, nobody{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.openStore = w.store.open
+	e.patience = 0 // lanes are cut at once
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	defer context.AfterFunc(w.fault.died, cancel)()
+	asked := w.fault.asked // to stop
+	defer context.AfterFunc(asked, cancel)()
+	err = e.Run(ctx)
+	w.interrupted += interruptions(t, e)
+	if !w.fault.isDead() && (err != nil || ctx.Err() != nil && asked.Err() == nil) {
+		t.Fatalf("run: %v, %v, %v", err, ctx.Err(), e.Reasons())
+	}
+}
+
+func (w *crashWorld) config() Config {
+	return Config{
 		Kafka: KafkaConfig{
 			Brokers: []string{"127.0.0.1:9092"}, Group: "g", InstanceID: "one", Process: "one",
 			Input: "in", Output: "out", DeadLetter: "dead", Start: StartEarliest,
@@ -204,18 +282,18 @@ func (w *crashWorld) run(t *testing.T) {
 		FeedbackDSN: "host=memory", FeedbackTable: []string{"t"}, MaxTransactionRecords: 10, UntilNow: true,
 		Log: slog.New(slog.DiscardHandler),
 	}
-	e, err := New(cfg, w.index, nobody{})
-	if err != nil {
-		t.Fatal(err)
+}
+
+func interruptions(t *testing.T, e *Engine) (n int) {
+	t.Helper()
+	for _, sink := range []string{sinkPostgres, sinkKafka} {
+		var m dto.Metric
+		if err := e.metrics.retries.WithLabelValues(sink).Write(&m); err != nil {
+			t.Fatal(err)
+		}
+		n += int(m.GetCounter().GetValue())
 	}
-	e.openStore = w.store.open
-	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-	defer cancel()
-	defer context.AfterFunc(w.fault.died, cancel)()
-	err = e.Run(ctx)
-	if !w.fault.dead && (err != nil || ctx.Err() != nil) {
-		t.Fatalf("run: %v, %v, %v", err, ctx.Err(), e.Reasons())
-	}
+	return n
 }
 
 func (w *crashWorld) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -258,6 +336,20 @@ func (w *crashWorld) count(t *testing.T, topic string) (n int) {
 	return n
 }
 
+// offsets are the group's.
+func (w *crashWorld) offsets(t *testing.T) map[int32]int64 {
+	t.Helper()
+	cl := w.client(t)
+	defer cl.Close()
+	found, err := kadm.NewClient(cl).FetchOffsets(t.Context(), "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := map[int32]int64{}
+	found.Each(func(o kadm.OffsetResponse) { at[o.Partition] = o.At })
+	return at
+}
+
 func (w *crashWorld) read(t *testing.T, topic string, each func(*kgo.Record)) {
 	t.Helper()
 	cl := w.client(t, kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
@@ -294,145 +386,4 @@ func (w *crashWorld) read(t *testing.T, topic string, each func(*kgo.Record)) {
 func (w *crashWorld) close() {
 	w.index.Close()
 	w.cluster.Close()
-}
-
-var errDead = errors.New("this process is dead")
-
-// fault fails the n-th occurrence of an effect.
-type fault struct {
-	effect, how string
-	n           int
-
-	mu    sync.Mutex
-	seen  map[string]int
-	conns []*faultConn
-	dead  bool
-	died  context.Context //nolint:containedctx // ends with the process
-	die   context.CancelFunc
-}
-
-func newFault() *fault {
-	f := &fault{seen: map[string]int{}}
-	f.died, f.die = context.WithCancel(context.Background())
-	return f
-}
-
-// on is called before and after an effect that is a call.
-func (f *fault) on(effect string, before bool) error {
-	f.mu.Lock()
-	if f.dead {
-		f.mu.Unlock()
-		return errDead
-	}
-	if before {
-		f.seen[effect]++
-	}
-	hit := effect == f.effect && f.seen[effect] == f.n
-	f.mu.Unlock()
-	switch {
-	case hit && (before && f.how == diesBefore || !before && f.how == diesAfter):
-		f.kill()
-		return errDead
-	case hit && !before && f.how == unknown:
-		return errors.New("the answer is lost")
-	}
-	return nil
-}
-
-// kill ends the process: nothing reaches anybody any more.
-func (f *fault) kill() {
-	f.mu.Lock()
-	f.dead = true
-	conns := f.conns
-	f.conns = nil
-	f.mu.Unlock()
-	for _, c := range conns {
-		_ = c.Close()
-	}
-	f.die()
-}
-
-// revive is a new process, to which the first of the points happens, if there is one.
-func (f *fault) revive(points []crashPoint) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.dead, f.effect = false, ""
-	clear(f.seen)
-	if len(points) > 0 {
-		f.effect, f.n, f.how = points[0].effect, points[0].n, points[0].how
-	}
-	f.died, f.die = context.WithCancel(context.Background())
-}
-
-func (f *fault) isDead() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.dead
-}
-
-func (f *fault) track(c *faultConn) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.conns = append(f.conns, c)
-}
-
-func (f *fault) counts() map[string]int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return maps.Clone(f.seen)
-}
-
-// faultConn sees every request that is an effect on the broker.
-type faultConn struct {
-	net.Conn
-	fault *fault
-	mu    sync.Mutex
-	lose  bool // the next answer is lost
-}
-
-// kafkaEffects are the requests that change something on the broker.
-var kafkaEffects = map[int16]string{
-	int16(kmsg.Produce): "Produce", int16(kmsg.AddPartitionsToTxn): "AddPartitionsToTxn", int16(kmsg.AddOffsetsToTxn): "AddOffsetsToTxn",
-	int16(kmsg.EndTxn): "EndTxn", int16(kmsg.TxnOffsetCommit): "TxnOffsetCommit", int16(kmsg.OffsetCommit): "OffsetCommit",
-	int16(kmsg.InitProducerID): "InitProducerID", int16(kmsg.LeaveGroup): "LeaveGroup", int16(kmsg.JoinGroup): "JoinGroup",
-}
-
-// Write sees a whole request at a time: franz-go writes it in one piece.
-func (c *faultConn) Write(p []byte) (int, error) {
-	if len(p) < 6 {
-		return c.Conn.Write(p)
-	}
-	effect, is := kafkaEffects[int16(binary.BigEndian.Uint16(p[4:]))]
-	if !is {
-		return c.Conn.Write(p)
-	}
-	if err := c.fault.on(effect, true); err != nil {
-		return 0, err
-	}
-	c.fault.mu.Lock()
-	hit := effect == c.fault.effect && c.fault.seen[effect] == c.fault.n
-	c.fault.mu.Unlock()
-	if hit {
-		c.mu.Lock()
-		c.lose = true
-		c.mu.Unlock()
-	}
-	return c.Conn.Write(p)
-}
-
-// Read loses the answer to the effect that is to fail: the connection breaks once it came.
-func (c *faultConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.mu.Lock()
-	lose := c.lose
-	c.lose = false
-	c.mu.Unlock()
-	if !lose || err != nil {
-		return n, err
-	}
-	if c.fault.how == diesAfter {
-		c.fault.kill()
-	}
-	_ = c.Close()
-	return 0, errors.New("the answer is lost")
 }

@@ -2,10 +2,6 @@ package stream
 
 import (
 	"context"
-
-	"github.com/twmb/franz-go/pkg/kgo"
-
-	"example.com/tiffin/cache"
 )
 
 const (
@@ -18,37 +14,51 @@ const (
 
 // deliverAll plans what was polled and writes it to Postgres, batch after batch, while the
 // publishers bring earlier batches to Kafka.
-func (s *session) deliverAll(ctx context.Context, polled <-chan poll) error {
+func (s *session) deliverAll(ctx context.Context, polled <-chan []message) error {
+	defer s.lanes.close()
 	for {
 		s.state.doing(delivering, "")
+		var err error
 		select {
 		case p, ok := <-polled:
 			if !ok {
 				return nil
 			}
-			if err := s.handle(ctx, p); err != nil {
-				if ctx.Err() != nil && s.work.Err() == nil {
-					return nil // asked to stop: what was not admitted stays for the next time
-				}
-				return err
-			}
+			err = s.handle(ctx, p)
+		case <-s.lanes.ended:
+			err = s.goOn(ctx)
 		case <-ctx.Done():
 			return nil
+		}
+		if err != nil {
+			if ctx.Err() != nil && s.work.Err() == nil {
+				return nil // asked to stop: what was not admitted stays for the next time
+			}
+			return err
 		}
 	}
 }
 
-// handle delivers one poll's messages.
-func (s *session) handle(ctx context.Context, p poll) (err error) {
+// handle delivers messages, but for those of partitions that are held back.
+func (s *session) handle(ctx context.Context, messages []message) (err error) {
 	b := newBatch()
 	defer func() { b.abandon() }() // only what is not on its way is left in b
 	last := map[int32]int64{}
-	for _, r := range p.records {
-		last[r.Partition] = r.Offset + 1
-		t, err := s.planNext(ctx, r, p.mark)
+	for _, m := range messages {
+		if s.lanes.hold(m) {
+			continue
+		}
+		t, err := s.planNext(ctx, m)
 		if err != nil {
 			return err
 		}
+		if t.deliveries() > s.cfg.MaxTransactionRecords {
+			if b, err = s.divert(b, t, m); err != nil {
+				return err
+			}
+			continue
+		}
+		last[m.Partition] = m.Offset + 1
 		if t == nil {
 			continue
 		}
@@ -58,8 +68,12 @@ func (s *session) handle(ctx context.Context, p poll) (err error) {
 				return err
 			}
 		}
+		alone := s.care.taken(s.cfg.Now()) && t.deliveries() > 0
+		if alone {
+			t.record = m.Record
+		}
 		b.add(t)
-		if b.deliveries >= s.batchTarget() || len(b.triggers) >= batchTriggers {
+		if alone || b.deliveries >= s.batchTarget() || len(b.triggers) >= batchTriggers {
 			if b, err = s.send(b); err != nil {
 				return err
 			}
@@ -78,40 +92,40 @@ func (s *session) batchTarget() int { return min(batchDeliveries, s.cfg.MaxTrans
 
 // mayCommit says when Postgres may commit a batch: with bulky records once the brokers have
 // taken them. A transaction that is not committed takes them back; what is visible at once
-// (at_least_once) or comes in several transactions must be stored first all the same.
+// (at_least_once) must be stored first all the same.
 func (s *session) mayCommit(b *batch) <-chan struct{} {
-	if b.bulky && s.cfg.Mode == ExactlyOnce && b.deliveries <= s.cfg.MaxTransactionRecords {
+	if b.bulky && s.cfg.Mode == ExactlyOnce {
 		return b.produced
 	}
-	now := make(chan struct{})
-	close(now)
-	return now
+	return closed()
 }
 
-// fits reports whether a trigger may join a batch. A campaign that takes several Kafka
-// transactions is alone in its batch.
+func closed() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
+// fits reports whether a trigger may join a batch.
 func (s *session) fits(b *batch, t *trigger) bool {
-	if t.deliveries() > s.cfg.MaxTransactionRecords {
-		return len(b.triggers) == 0
-	}
 	return b.deliveries == 0 || b.deliveries+t.deliveries() <= s.batchTarget()
 }
 
 // planNext plans a message that is ours to handle; nil for all others: transaction markers,
 // and what was read before a partition changed hands.
-func (s *session) planNext(ctx context.Context, r *kgo.Record, mark cache.Mark) (*trigger, error) {
+func (s *session) planNext(ctx context.Context, m message) (*trigger, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if r.Attrs.IsControl() {
+	if m.Attrs.IsControl() {
 		return nil, nil
 	}
-	next, ours := s.claims.position(r.Partition)
-	if !ours || r.Offset < next {
+	next, ours := s.claims.position(m.Partition)
+	if !ours || m.Offset < next {
 		return nil, nil
 	}
 	s.state.doing(delivering, "looking up subscribers (index)")
-	return s.planner.plan(ctx, r, mark)
+	return s.planner.plan(ctx, m.Record, m.mark)
 }
 
 // send takes a batch into delivery and returns an empty one. It blocks until Postgres has
@@ -134,17 +148,19 @@ func (s *session) send(b *batch) (*batch, error) {
 	}
 	prev := s.last
 	s.last = b
+	b.alone = s.care.taken(s.cfg.Now())
 	s.spawn(func() error {
 		defer func() { <-s.slots }()
 		defer b.leave()
 		return sinkFault(sinkKafka, s.publish(s.work, b, prev))
 	})
 	s.state.doing(delivering, "waiting for the feedback database")
-	err := s.store.deliver(s.work, b, s.mayCommit(b))
+	err := s.storeBatch(s.work, b)
 	b.leave()
 	if err != nil {
 		return newBatch(), sinkFault(sinkPostgres, err)
 	}
+	s.state.stored()
 	close(b.stored)
 	return newBatch(), nil
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// Engine joins campaigns and delivers them. Run owns every goroutine; Reasons may be called
-// at any time.
+// Engine joins campaigns and delivers them. Run owns every goroutine; Reasons and Progress
+// may be called at any time.
 type Engine struct {
 	cfg     Config
 	log     *slog.Logger
@@ -21,8 +21,10 @@ type Engine struct {
 	metrics *metrics
 	state   *state
 	limits  *limits
+	care    *care
 
 	openStore func(context.Context, *Config) (store, error)
+	patience  time.Duration // lanePatience, but in tests
 }
 
 // New validates the configuration; it neither connects nor starts anything.
@@ -38,21 +40,25 @@ func New(cfg Config, index Index, fence Fence) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stream config: %w", err)
 	}
+	state := newState(cfg.Now)
 	return &Engine{
 		cfg: cfg, log: cfg.Log, index: index, fence: fence,
-		metrics: newMetrics(cfg.Registerer), state: newState(cfg.Now), limits: newLimits(),
-		openStore: openFeedback,
+		metrics: newMetrics(cfg.Registerer, state), state: state, limits: newLimits(), care: &care{},
+		openStore: openFeedback, patience: lanePatience,
 	}, nil
 }
 
 // Reasons says why nothing is being delivered; empty when all is well.
 func (e *Engine) Reasons() []string { return e.state.reasons() }
 
+// Progress tells how far the large deliveries under way are, a line each.
+func (e *Engine) Progress() []string { return e.state.progress() }
+
 const (
+	// firstPause follows a session that delivered something; without it the pause doubles, up
+	// to lastPause (and half of it by chance), which is what an end of an outage may cost.
 	firstPause = 200 * time.Millisecond
-	lastPause  = 10 * time.Second
-	// healthyAfter is how long a session must have lasted for the pause to begin anew.
-	healthyAfter = 30 * time.Second
+	lastPause  = 5 * time.Second
 )
 
 // Run delivers until ctx ends (it then finishes the batch in hand and returns nil), until
@@ -65,7 +71,6 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	pause := firstPause
 	for {
-		began := e.cfg.Now()
 		err := e.session(ctx, until)
 		if err == nil {
 			return nil
@@ -77,7 +82,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		if e.hopeless(err) {
 			return err
 		}
-		if e.cfg.Now().Sub(began) > healthyAfter {
+		if e.state.progressed() {
 			pause = firstPause
 		}
 		e.count(err)
@@ -112,9 +117,9 @@ func (e *Engine) session(ctx context.Context, until *goal) error {
 	s := &session{
 		cfg: &e.cfg, log: e.log, metrics: e.metrics, state: e.state, fence: e.fence,
 		planner:   planner{cfg: &e.cfg, index: e.index},
-		openStore: e.openStore, claims: newClaims(), goal: until, limits: e.limits,
+		openStore: e.openStore, claims: newClaims(), goal: until, limits: e.limits, care: e.care,
 		work: work, fail: fail, joined: make(chan struct{}),
-		slots: make(chan struct{}, producersPerProcess),
+		slots: make(chan struct{}, producersPerProcess), lanes: newLanes(), recovering: make(chan struct{}, 1), patience: e.patience,
 	}
 	defer s.close(ctx)
 	if err := s.open(ctx); err != nil {

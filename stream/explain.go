@@ -32,8 +32,23 @@ type Explanation struct {
 type ClientAnswer struct {
 	ID  string `json:"id"`
 	Got bool   `json:"got"`
-	Why string `json:"why"`
+	// Cause is Why as a word, one of Cause's.
+	Cause Cause  `json:"cause"`
+	Why   string `json:"why"`
 }
+
+// Cause is why a client got a message or not.
+type Cause string
+
+// The values of Cause.
+const (
+	CauseSubscribed    Cause = "subscribed" // it got it
+	CauseInactive      Cause = "inactive"
+	CauseMalformed     Cause = "malformed"
+	CauseNoSubscribers Cause = "no_subscribers"
+	CauseStale         Cause = "stale" // not subscribed in an index that may have been old
+	CauseNotSubscribed Cause = "not_subscribed"
+)
 
 // ErrUnknownTrigger says that the manifest has no such message.
 var ErrUnknownTrigger = errors.New("the manifest does not know this message")
@@ -87,12 +102,13 @@ func Explain(ctx context.Context, conn *pgx.Conn, group, trigger string, feedbac
 	if err != nil {
 		return e, fmt.Errorf("read the feedback rows of %s: %w", trigger, err)
 	}
-	e.Client = &ClientAnswer{ID: *client, Got: id != nil, Why: e.why(id)}
+	cause, why := e.why(id)
+	e.Client = &ClientAnswer{ID: *client, Got: id != nil, Cause: cause, Why: why}
 	return e, nil
 }
 
 // why is the answer to "why did this client get it, or not?".
-func (e *Explanation) why(row *int64) string {
+func (e *Explanation) why(row *int64) (Cause, string) {
 	at := time.Unix(e.Joined, 0).UTC().Format(time.RFC3339)
 	state := "as of " + at
 	if e.FenceLSN != nil {
@@ -100,16 +116,16 @@ func (e *Explanation) why(row *int64) string {
 	}
 	switch {
 	case row != nil:
-		return fmt.Sprintf("subscribed %s; row %d of the feedback table", state, *row)
+		return CauseSubscribed, fmt.Sprintf("subscribed %s; row %d of the feedback table", state, *row)
 	case e.Outcome == Inactive:
-		return "nobody got it: the campaign was not active at " + at
+		return CauseInactive, "nobody got it: the campaign was not active at " + at
 	case e.Outcome == Malformed:
-		return "nobody got it: the message is malformed and went to the dead-letter topic"
+		return CauseMalformed, "nobody got it: the message is malformed and went to the dead-letter topic"
 	case e.Outcome == NoSubscribers:
-		return "nobody got it: the restaurant had no subscribers " + state
+		return CauseNoSubscribers, "nobody got it: the restaurant had no subscribers " + state
 	case e.Stale:
-		return "not subscribed in an index that could not be brought up to date (source.max_staleness) at " + at
+		return CauseStale, "not subscribed in an index that could not be brought up to date (source.max_staleness) at " + at
 	default:
-		return "not subscribed " + state + " (or its feedback row was deleted since)"
+		return CauseNotSubscribed, "not subscribed " + state + " (or its feedback row was deleted since)"
 	}
 }

@@ -25,19 +25,20 @@ func TestEveryMessageIsExplained(t *testing.T) {
 		client  string
 		outcome stream.Outcome
 		got     bool
+		cause   stream.Cause
 		why     string
 	}{
-		{0, "a", stream.Delivered, true, "subscribed as of position 16/B374D848"},
-		{0, "c", stream.Delivered, false, "not subscribed"},
-		{1, "a", stream.Inactive, false, "not active"},
-		{2, "a", stream.NoSubscribers, false, "no subscribers"},
-		{3, "a", stream.Malformed, false, "malformed"},
+		{0, "a", stream.Delivered, true, stream.CauseSubscribed, "subscribed as of position 16/B374D848"},
+		{0, "c", stream.Delivered, false, stream.CauseNotSubscribed, "not subscribed"},
+		{1, "a", stream.Inactive, false, stream.CauseInactive, "not active"},
+		{2, "a", stream.NoSubscribers, false, stream.CauseNoSubscribers, "no subscribers"},
+		{3, "a", stream.Malformed, false, stream.CauseMalformed, "malformed"},
 	} {
 		e, err := explain(c.offset, &c.client)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.Outcome != c.outcome || e.Client == nil || e.Client.Got != c.got || !strings.Contains(e.Client.Why, c.why) {
+		if e.Outcome != c.outcome || e.Client == nil || e.Client.Got != c.got || e.Client.Cause != c.cause || !strings.Contains(e.Client.Why, c.why) {
 			t.Errorf("message %d, client %s: %+v %+v", c.offset, c.client, e, e.Client)
 		}
 	}

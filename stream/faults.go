@@ -108,7 +108,7 @@ func refused(err error) bool {
 	for _, k := range []error{
 		kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState,
 		kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed,
-		kerr.TransactionalIDAuthorizationFailed,
+		kerr.TransactionalIDAuthorizationFailed, kerr.InvalidTransactionTimeout,
 	} {
 		if errors.Is(err, k) {
 			return true

@@ -16,8 +16,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"example.com/tiffin/internal/devstack"
-	"example.com/tiffin/internal/devstack/devstacktest"
 	"example.com/tiffin/stream"
 )
 
@@ -69,6 +67,18 @@ func TestHopelessStartsEndAndNameTheFault(t *testing.T) {
 		{"no client certificate", func(c *stream.Config) {
 			c.Kafka.Brokers, c.Kafka.SASL = k.MutualTLSBrokers(), stream.SASLConfig{}
 		}, []string{"certificate", "kafka.tls.cert_file"}},
+		{"no TLS at a TLS port", func(c *stream.Config) { c.Kafka.TLS = stream.TLSConfig{} }, []string{"only TLS", "fix:", "kafka.tls.enabled"}},
+		{"neither TLS nor login at a TLS port", func(c *stream.Config) {
+			c.Kafka.TLS, c.Kafka.SASL = stream.TLSConfig{}, stream.SASLConfig{}
+		}, []string{"only TLS", "fix:", "kafka.tls.enabled"}},
+		{"TLS at a plain port", func(c *stream.Config) { c.Kafka.Brokers = k.PlainBrokers() }, []string{"no TLS", "fix:", "kafka.tls.enabled"}},
+		{"no login at a port that wants one", func(c *stream.Config) { c.Kafka.SASL = stream.SASLConfig{} }, []string{"wants a login", "SCRAM-SHA-512", "fix:", "kafka.sasl.mechanism"}},
+		{"login at a port that wants none", func(c *stream.Config) {
+			c.Kafka.Brokers, c.Kafka.TLS = k.PlainBrokers(), stream.TLSConfig{}
+		}, []string{"ILLEGAL_SASL_STATE", "fix:", "kafka.sasl.mechanism"}},
+		{"brokers that allow no transaction as long as ours", func(c *stream.Config) {
+			c.Kafka.TransactionTimeout = time.Hour
+		}, []string{"INVALID_TRANSACTION_TIMEOUT", "fix:", "transaction.max.timeout.ms"}},
 		{"CA file missing", func(c *stream.Config) { c.Kafka.TLS.CAFile = "/nowhere/ca.pem" }, []string{"/nowhere/ca.pem"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -141,48 +151,6 @@ func TestAbsentServersAreNamedAndAwaited(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A feedback database that goes away is a reason within 15 s; when it is back everything
-// goes on, and nothing is lost or doubled.
-func TestFeedbackDatabaseComesBack(t *testing.T) {
-	t.Parallel()
-	own, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = own.Close() })
-	r := newRig(t, 1, map[string][]string{"r": clients(50)})
-	r.db = devstacktest.NewDatabase(t, own, "feedback")
-	r.cfg.FeedbackDSN = r.db.DSN
-	r.untilNow()
-	e, stop := r.start()
-	var want []delivery
-	publish := func(id string) {
-		m := campaign("r", id)
-		offset := r.publish(0, m.json(t))
-		for _, c := range clients(50) {
-			want = append(want, r.expect(m, 0, offset, c))
-		}
-	}
-	publish("before")
-	r.eventually("the first delivery", func() bool { return len(r.table()) == 50 })
-	own.Kill()
-	begin := time.Now()
-	publish("meanwhile")
-	r.eventually("the reason", func() bool { return len(e.Reasons()) > 0 })
-	if d := time.Since(begin); d > 15*time.Second {
-		t.Errorf("unready after %s: want 15 s at most", d)
-	}
-	if err := own.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	publish("after")
-	r.eventually("everything", func() bool { return len(e.Reasons()) == 0 && len(r.table()) == 150 })
-	if err := stop(); err != nil {
-		t.Fatal(err)
-	}
-	r.wantBoth(want)
 }
 
 // A missing column is named at the start.

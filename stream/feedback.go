@@ -3,11 +3,9 @@ package stream
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -16,21 +14,34 @@ import (
 type store interface {
 	ledgerStore
 	manifestStore
+	deliverer
+	// another is a deliverer that may be used beside this one, until it is closed.
+	another(ctx context.Context) (deliverer, error)
+	ping(ctx context.Context) error
+}
+
+// deliverer writes batches, one at a time.
+type deliverer interface {
 	// deliver commits a batch in one transaction, or nothing of it: the ledger's new
 	// positions under their epochs, the rows, the manifest. The triggers learn their ids.
 	// It commits when mayCommit is closed. After an error the outcome may be unknown; a
 	// FencedError says that nothing was written.
 	deliver(ctx context.Context, b *batch, mayCommit <-chan struct{}) error
-	ping(ctx context.Context) error
 	close(ctx context.Context)
 }
 
 // ledgerStore is tiffin.progress.
 type ledgerStore interface {
-	claim(ctx context.Context, partition int32) (e entry, known bool, err error)
-	begin(ctx context.Context, partition int32, next int64) (entry, error)
+	claim(ctx context.Context, partition int32, topicID [16]byte) (e entry, known bool, err error)
+	begin(ctx context.Context, starts map[int32]int64, topicID [16]byte) error
+	setAside(ctx context.Context, partition int32, epoch, first, next int64, topicID [16]byte) (int64, error)
+	otherGroups(ctx context.Context) ([]string, error)
 	moveTo(ctx context.Context, partition int32, epoch, next int64) error
-	setLevel(ctx context.Context, c *claim, next int64) error
+	giveUp(ctx context.Context, c *claim, level int64) error
+	// owners are the processes that took the partitions and did not give them up.
+	owners(ctx context.Context, partitions []int32) ([]string, error)
+	// endSessions ends the writing sessions of another process, and says how many there were.
+	endSessions(ctx context.Context, process string) (int, error)
 	positions(ctx context.Context) (map[int32]int64, error)
 }
 
@@ -67,6 +78,9 @@ func (r *row) campaign() (c Campaign, now int64) {
 type feedback struct {
 	ledger
 	*writer
+	cfg  *Config
+	conn *pgx.ConnConfig
+	// table is the feedback table, quoted.
 	table string
 }
 
@@ -82,12 +96,15 @@ func openFeedback(ctx context.Context, c *Config) (store, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &feedback{table: c.FeedbackTable.Sanitize()}
+	f := &feedback{cfg: c, conn: cfg.ConnConfig.Copy(), table: c.FeedbackTable.Sanitize()}
 	if c.Prepare != nil {
 		err = c.Prepare(ctx, conn)
 	}
+	if err == nil { // a predecessor of ours on a machine that vanished
+		_, err = endSessions(ctx, conn, c.Kafka.Group, c.Kafka.Process)
+	}
 	if err == nil {
-		f.writer, err = newWriter(ctx, conn, c.Kafka.Group, c.Kafka.Input, c.FeedbackTable)
+		f.writer, err = newWriter(ctx, conn, c)
 	}
 	if err == nil {
 		f.ledger = ledger{group: c.Kafka.Group, topic: c.Kafka.Input, owner: c.Kafka.Process}
@@ -100,12 +117,32 @@ func openFeedback(ctx context.Context, c *Config) (store, error) {
 	return f, nil
 }
 
+func (f *feedback) another(ctx context.Context) (deliverer, error) {
+	conn, err := pgx.ConnectConfig(ctx, f.conn)
+	if err != nil {
+		return nil, err
+	}
+	w, err := newWriter(ctx, conn, f.cfg)
+	if err != nil {
+		_ = conn.Close(ctx)
+		return nil, err
+	}
+	return w, nil
+}
+
 func tune(c *pgx.ConnConfig) {
 	c.ConnectTimeout = 5 * time.Second
 	for name, value := range map[string]string{
 		"application_name": "tiffin",
-		// A lock that somebody holds on the table (an ALTER) becomes an error that names it.
-		"lock_timeout": "30s",
+		// A lock that somebody holds on the table (an ALTER) becomes an error that names it, also
+		// while a session is being opened: below openTimeout.
+		"lock_timeout": "20s",
+		// A process that is stopped in a transaction holds the ledger's row: the server ends it,
+		// so that another can claim the partition. Ours are idle while the brokers are waited
+		// for, and that ends before (produceTimeout).
+		"idle_in_transaction_session_timeout": "60s",
+		// The connection that waits for campaigns is not a forgotten one.
+		"idle_session_timeout": "0",
 	} {
 		if c.RuntimeParams[name] == "" {
 			c.RuntimeParams[name] = value
@@ -121,25 +158,5 @@ func (f *feedback) close(ctx context.Context) {
 }
 
 func (f *feedback) rows(ctx context.Context, run idRange, each func(row) error) error {
-	rows, err := f.pool.Query(ctx, `SELECT id::int8, restaurant_id::text, adv_campaign_id::text, adv_campaign_content::text,
-			adv_campaign_owner::text, adv_campaign_owner_contact::text, adv_campaign_datetime_start::int8,
-			adv_campaign_datetime_end::int8, datetime_created::int8, trigger_datetime_created::int8, client_id::text
-		FROM `+f.table+` WHERE id >= $1 AND id <= $2 ORDER BY id`,
-		pgx.QueryResultFormats{pgtype.BinaryFormatCode}, run.first, run.last)
-	if err != nil {
-		return fmt.Errorf("read feedback rows %d to %d: %w", run.first, run.last, err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		values := rows.RawValues()
-		r := row{id: int64(binary.BigEndian.Uint64(values[0])), client: values[sharedColumns+1]}
-		copy(r.shared[:], values[1:])
-		if err := each(r); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read feedback rows %d to %d: %w", run.first, run.last, err)
-	}
-	return nil
+	return eachRow(ctx, f.pool, f.table, run.first, run.last, each)
 }

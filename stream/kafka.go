@@ -34,6 +34,9 @@ type KafkaConfig struct {
 
 	// SessionTimeout is how long the group waits for a silent member; 0 means 45 s.
 	SessionTimeout time.Duration
+	// TransactionTimeout is when the brokers abort a transaction whose owner fell silent; 0
+	// means a minute.
+	TransactionTimeout time.Duration
 	// Extra options of every client, such as metrics hooks.
 	Options []kgo.Opt
 }
@@ -60,6 +63,9 @@ func (k *KafkaConfig) setDefaults() {
 	}
 	if k.SessionTimeout == 0 {
 		k.SessionTimeout = 45 * time.Second
+	}
+	if k.TransactionTimeout == 0 {
+		k.TransactionTimeout = transactionTimeout
 	}
 	if k.Process == "" {
 		k.Process = "tiffin"

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -16,7 +19,7 @@ type ledger struct {
 	pool  *pgxpool.Pool
 	group string
 	topic string
-	owner string // names this process in the row, for a person to read
+	owner string // names this process in the row
 }
 
 // entry is what a partition's row says.
@@ -27,52 +30,133 @@ type entry struct {
 	// level is the offset below which both sinks are known to be equal, whatever Kafka
 	// remembers: where the group began, or where a process gave the partition up in order.
 	level int64
+	// topicID is Kafka's id of the topic that the offsets are of (KIP-516); zero where the
+	// brokers had none.
+	topicID [16]byte
 }
 
-// claim raises the partition's epoch, so that whoever held it before can no longer write. ok
-// is false when the ledger does not know the partition.
-func (l *ledger) claim(ctx context.Context, partition int32) (e entry, ok bool, err error) {
+// claim raises the partition's epoch, so that whoever held it before can no longer write. The
+// topic's id is entered where there was none yet. ok is false when the ledger does not know
+// the partition.
+func (l *ledger) claim(ctx context.Context, partition int32, topicID [16]byte) (e entry, ok bool, err error) {
+	var id pgtype.UUID
 	err = l.pool.QueryRow(ctx, `
-		UPDATE tiffin.progress SET epoch = epoch + 1, owner = $4, updated_at = now()
+		UPDATE tiffin.progress SET epoch = epoch + 1, owner = $4, topic_id = coalesce(topic_id, $5), updated_at = now()
 		WHERE consumer_group = $1 AND topic = $2 AND partition = $3
-		RETURNING epoch, next_offset, start_offset`,
-		l.group, l.topic, partition, l.owner).Scan(&e.epoch, &e.next, &e.level)
+		RETURNING epoch, next_offset, start_offset, topic_id`,
+		l.group, l.topic, partition, l.owner, nullable(topicID)).Scan(&e.epoch, &e.next, &e.level, &id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return entry{}, false, nil
 	}
 	if err != nil {
 		return entry{}, false, fmt.Errorf("claim partition %d in the ledger: %w", partition, err)
 	}
+	e.topicID = id.Bytes
 	return e, true, nil
 }
 
-// begin enters a partition that the ledger does not know yet, at offset next, and claims it.
-// When another process was quicker its position stands.
-func (l *ledger) begin(ctx context.Context, partition int32, next int64) (e entry, err error) {
-	err = l.pool.QueryRow(ctx, `
-		INSERT INTO tiffin.progress AS p (consumer_group, topic, partition, epoch, next_offset, start_offset, owner)
-		VALUES ($1, $2, $3, 1, $4, $4, $5)
-		ON CONFLICT (consumer_group, topic, partition)
-		DO UPDATE SET epoch = p.epoch + 1, owner = excluded.owner, updated_at = now()
-		RETURNING epoch, next_offset, start_offset`,
-		l.group, l.topic, partition, next, l.owner).Scan(&e.epoch, &e.next, &e.level)
-	if err != nil {
-		return entry{}, fmt.Errorf("enter partition %d into the ledger: %w", partition, err)
-	}
-	return e, nil
+func nullable(topicID [16]byte) pgtype.UUID {
+	return pgtype.UUID{Bytes: topicID, Valid: topicID != [16]byte{}}
 }
 
-// setLevel records that both sinks are equal below offset next, if the claim still holds and
-// the ledger stands there.
-func (l *ledger) setLevel(ctx context.Context, c *claim, next int64) error {
+// begin enters the partitions that the ledger does not know yet, each at its offset, all or
+// none. When another process was quicker its positions stand. Nothing is claimed.
+func (l *ledger) begin(ctx context.Context, starts map[int32]int64, topicID [16]byte) error {
+	partitions, offsets := make([]int32, 0, len(starts)), make([]int64, 0, len(starts))
+	for _, p := range slices.Sorted(maps.Keys(starts)) {
+		partitions, offsets = append(partitions, p), append(offsets, starts[p])
+	}
 	_, err := l.pool.Exec(ctx, `
-		UPDATE tiffin.progress SET start_offset = next_offset, updated_at = now()
-		WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND epoch = $4 AND next_offset = $5`,
-		l.group, l.topic, c.partition, c.epoch, next)
+		INSERT INTO tiffin.progress (consumer_group, topic, partition, epoch, next_offset, start_offset, owner, topic_id)
+		SELECT $1, $2, partition, 0, next, next, $5, $6 FROM unnest($3::int4[], $4::int8[]) AS n(partition, next)
+		ON CONFLICT (consumer_group, topic, partition) DO NOTHING`,
+		l.group, l.topic, partitions, offsets, l.owner, nullable(topicID))
 	if err != nil {
-		return fmt.Errorf("settle partition %d in the ledger: %w", c.partition, err)
+		return fmt.Errorf("enter partitions %v into the ledger: %w", partitions, err)
 	}
 	return nil
+}
+
+// setAside begins a claimed partition anew at offset next, as one of the topic with this id.
+// The manifest of the messages from first on, whose offsets will come again, is kept under the
+// topic's name with @ and the epoch behind it.
+func (l *ledger) setAside(ctx context.Context, partition int32, epoch, first, next int64, topicID [16]byte) (n int64, err error) {
+	fail := func(err error) (int64, error) {
+		return 0, fmt.Errorf("set the manifest of partition %d aside: %w", partition, err)
+	}
+	tx, err := l.pool.Begin(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // nothing after a commit
+	tag, err := tx.Exec(ctx, `
+		UPDATE tiffin.progress SET next_offset = $5, start_offset = $5, topic_id = $6, updated_at = now()
+		WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND epoch = $4`,
+		l.group, l.topic, partition, epoch, next, nullable(topicID))
+	if err != nil {
+		return fail(err)
+	}
+	if tag.RowsAffected() != 1 {
+		return 0, &FencedError{Partition: partition}
+	}
+	if tag, err = tx.Exec(ctx, `
+		UPDATE tiffin.trigger SET topic = $5 WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND record_offset >= $4`,
+		l.group, l.topic, partition, first, fmt.Sprintf("%s@%d", l.topic, epoch)); err != nil {
+		return fail(err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fail(err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// otherGroups names the groups, but for this one, that the ledger knows of the topic.
+func (l *ledger) otherGroups(ctx context.Context) ([]string, error) {
+	rows, err := l.pool.Query(ctx, `
+		SELECT DISTINCT consumer_group FROM tiffin.progress WHERE topic = $1 AND consumer_group <> $2 ORDER BY 1`, l.topic, l.group)
+	if err != nil {
+		return nil, fmt.Errorf("read the ledger: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read the ledger: %w", err)
+	}
+	return names, nil
+}
+
+// notLevel is the level of a partition whose sinks are not equal.
+const notLevel = -1
+
+// giveUp records that this process has nothing more to do with the partition, and that both
+// sinks are equal below offset level, if the claim still holds and the ledger stands there.
+func (l *ledger) giveUp(ctx context.Context, c *claim, level int64) error {
+	_, err := l.pool.Exec(ctx, `
+		UPDATE tiffin.progress SET owner = '', start_offset = CASE next_offset WHEN $5 THEN next_offset ELSE start_offset END, updated_at = now()
+		WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND epoch = $4`,
+		l.group, l.topic, c.partition, c.epoch, level)
+	if err != nil {
+		return fmt.Errorf("give partition %d up in the ledger: %w", c.partition, err)
+	}
+	return nil
+}
+
+func (l *ledger) endSessions(ctx context.Context, process string) (int, error) {
+	return endSessions(ctx, l.pool, l.group, process)
+}
+
+// owners are the processes that took the partitions and did not give them up.
+func (l *ledger) owners(ctx context.Context, partitions []int32) ([]string, error) {
+	rows, err := l.pool.Query(ctx, `
+		SELECT DISTINCT owner FROM tiffin.progress WHERE consumer_group = $1 AND topic = $2 AND partition = ANY($3) AND owner <> ''`,
+		l.group, l.topic, partitions)
+	if err != nil {
+		return nil, fmt.Errorf("read the owners of partitions in the ledger: %w", err)
+	}
+	owners, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read the owners of partitions in the ledger: %w", err)
+	}
+	return owners, nil
 }
 
 // moveTo sets a claimed partition's position, for an operator who chose to trust Kafka.

@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,6 +23,10 @@ type memory struct {
 	// before is called at every effect with its name; its error is the effect's, which then
 	// did not happen. after is the same for an effect that did happen.
 	before, after func(effect string) error
+	// levelled, if any, is told what is said to be equal in both sinks.
+	levelled func(partition int32, next int64)
+	// stored, if any, is told of every message that a batch brings.
+	stored func(*trigger)
 }
 
 func newMemory() *memory {
@@ -45,10 +50,13 @@ func (m *memory) effect(name string, do func() error) error {
 	return err
 }
 
-func (m *memory) claim(_ context.Context, partition int32) (e entry, known bool, err error) {
+func (m *memory) claim(_ context.Context, partition int32, topicID [16]byte) (e entry, known bool, err error) {
 	err = m.effect("claim", func() error {
 		if e, known = m.progress[partition]; known {
 			e.epoch++
+			if e.topicID == ([16]byte{}) {
+				e.topicID = topicID
+			}
 			m.progress[partition] = e
 		}
 		return nil
@@ -56,38 +64,52 @@ func (m *memory) claim(_ context.Context, partition int32) (e entry, known bool,
 	return e, known, err
 }
 
-func (m *memory) begin(_ context.Context, partition int32, next int64) (e entry, err error) {
-	err = m.effect("begin", func() error {
-		var known bool
-		if e, known = m.progress[partition]; !known {
-			e = entry{next: next, level: next}
+func (m *memory) begin(_ context.Context, starts map[int32]int64, topicID [16]byte) error {
+	return m.effect("begin", func() error {
+		for partition, next := range starts {
+			if _, known := m.progress[partition]; !known {
+				m.progress[partition] = entry{next: next, level: next, topicID: topicID}
+			}
 		}
-		e.epoch++
-		m.progress[partition] = e
 		return nil
 	})
-	return e, err
 }
+
+func (m *memory) setAside(context.Context, int32, int64, int64, int64, [16]byte) (int64, error) {
+	return 0, errors.New("not here")
+}
+
+func (m *memory) otherGroups(context.Context) ([]string, error) { return nil, nil }
 
 func (m *memory) moveTo(_ context.Context, partition int32, epoch, next int64) error {
 	return m.effect("moveTo", func() error {
-		if m.progress[partition].epoch != epoch {
+		e := m.progress[partition]
+		if e.epoch != epoch {
 			return &FencedError{Partition: partition}
 		}
-		m.progress[partition] = entry{epoch, next, next}
+		e.next, e.level = next, next
+		m.progress[partition] = e
 		return nil
 	})
 }
 
-func (m *memory) setLevel(_ context.Context, c *claim, next int64) error {
-	return m.effect("setLevel", func() error {
-		if e := m.progress[c.partition]; e.epoch == c.epoch && e.next == next {
-			e.level = next
+func (m *memory) giveUp(_ context.Context, c *claim, level int64) error {
+	return m.effect("giveUp", func() error {
+		if e := m.progress[c.partition]; e.epoch == c.epoch && e.next == level {
+			if m.levelled != nil {
+				m.levelled(c.partition, level)
+			}
+			e.level = level
 			m.progress[c.partition] = e
 		}
 		return nil
 	})
 }
+
+func (m *memory) endSessions(context.Context, string) (int, error) { return 0, nil }
+
+// owners are none: one process after the other has the same name here.
+func (m *memory) owners(context.Context, []int32) ([]string, error) { return nil, nil }
 
 func (m *memory) positions(context.Context) (map[int32]int64, error) {
 	m.mu.Lock()
@@ -97,6 +119,12 @@ func (m *memory) positions(context.Context) (map[int32]int64, error) {
 		at[p] = e.next
 	}
 	return at, nil
+}
+
+// next is where the ledger stands.
+func (m *memory) next() map[int32]int64 {
+	at, _ := m.positions(context.Background())
+	return at
 }
 
 func (m *memory) manifest(_ context.Context, partition int32, from, to int64) ([]record, error) {
@@ -120,6 +148,15 @@ func (m *memory) rows(_ context.Context, run idRange, each func(row) error) erro
 	return nil
 }
 
+// another's batches are effects of their own.
+func (m *memory) another(context.Context) (deliverer, error) { return memoryLane{m}, nil }
+
+type memoryLane struct{ *memory }
+
+func (m memoryLane) deliver(_ context.Context, b *batch, _ <-chan struct{}) error {
+	return m.effect("deliver large", func() error { return m.commit(b) })
+}
+
 func (m *memory) deliver(ctx context.Context, b *batch, mayCommit <-chan struct{}) error {
 	if err := await(ctx, mayCommit); err != nil {
 		return err
@@ -135,22 +172,25 @@ func (m *memory) deliver(ctx context.Context, b *batch, mayCommit <-chan struct{
 			return err
 		}
 	}
-	return m.effect("deliver", func() error {
-		for _, a := range b.advances {
-			if e := m.progress[a.claim.partition]; e.epoch != a.claim.epoch || e.next != a.expected {
-				return &FencedError{Partition: a.claim.partition}
-			}
+	return m.effect("deliver", func() error { return m.commit(b) })
+}
+
+// commit is called with mu held.
+func (m *memory) commit(b *batch) error {
+	for _, a := range b.advances {
+		if e := m.progress[a.claim.partition]; e.epoch != a.claim.epoch || e.next != a.expected {
+			return &FencedError{Partition: a.claim.partition}
 		}
-		for _, a := range b.advances {
-			e := m.progress[a.claim.partition]
-			e.next = a.next
-			m.progress[a.claim.partition] = e
-		}
-		for _, t := range b.triggers {
-			m.insert(t)
-		}
-		return nil
-	})
+	}
+	for _, a := range b.advances {
+		e := m.progress[a.claim.partition]
+		e.next = a.next
+		m.progress[a.claim.partition] = e
+	}
+	for _, t := range b.triggers {
+		m.insert(t)
+	}
+	return nil
 }
 
 func (m *memory) dawdle(ctx context.Context) error {
@@ -165,6 +205,9 @@ func (m *memory) dawdle(ctx context.Context) error {
 }
 
 func (m *memory) insert(t *trigger) {
+	if m.stored != nil {
+		m.stored(t)
+	}
 	c := &t.campaign
 	r := row{shared: [sharedColumns][]byte{
 		[]byte(c.RestaurantID), []byte(c.ID), []byte(c.Content), []byte(c.Owner), []byte(c.OwnerContact),

@@ -16,7 +16,7 @@ type metrics struct {
 	retries     *prometheus.CounterVec
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+func newMetrics(reg prometheus.Registerer, state *state) *metrics {
 	m := &metrics{
 		campaigns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tiffin_campaigns_total", Help: "Campaign messages handled, by outcome.",
@@ -42,11 +42,19 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, o := range []Outcome{Delivered, Inactive, NoSubscribers, Malformed} {
 		m.campaigns.WithLabelValues(string(o))
 	}
+	for _, reason := range reasons() {
+		m.deadLetters.WithLabelValues(reason)
+	}
 	for _, s := range []string{sinkPostgres, sinkKafka} {
 		m.retries.WithLabelValues(s)
 	}
 	if reg != nil {
 		reg.MustRegister(m.campaigns, m.deliveries, m.seconds, m.recovered, m.deadLetters, m.retries)
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tiffin_lanes", Help: "Large campaigns and recoveries under way, each on a lane of its own.",
+		}, func() float64 { n, _ := state.left(); return float64(n) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tiffin_lane_deliveries_left", Help: "Deliveries on lanes that are not in both sinks yet.",
+		}, func() float64 { _, n := state.left(); return float64(n) }))
 	}
 	return m
 }

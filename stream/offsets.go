@@ -20,14 +20,23 @@ type position struct {
 	sent   int64
 }
 
-// sentPrefix marks our metadata of an offset commit.
-const sentPrefix = "tiffin sent="
+// committedByUs is our metadata of an offset commit: another tool's is not, and what we
+// committed the ledger must know. sentPrefix is that of a large campaign under way.
+const (
+	committedByUs = "tiffin"
+	sentPrefix    = committedByUs + " sent="
+)
 
 func (p position) metadata() *string {
 	if p.sent == 0 {
-		return new("")
+		return new(committedByUs)
 	}
 	return new(sentPrefix + strconv.FormatInt(p.sent, 10))
+}
+
+// isOurs reports whether an offset's metadata is of a commit by tiffin.
+func isOurs(metadata *string) bool {
+	return metadata != nil && (*metadata == committedByUs || strings.HasPrefix(*metadata, sentPrefix))
 }
 
 func parseSent(metadata *string) (int64, error) {

@@ -121,6 +121,13 @@ func (p *pipe) drain(n int) error {
 		p.p.SendFlushRequest()
 		p.err = p.p.Flush()
 	}
+	return p.collect(n)
+}
+
+// collect reads results that the server has been asked to send. It must not be preceded by
+// more than one write: the first one to a connection that the server has closed succeeds, and
+// what the server said last can still be read; the next would fail and hide it.
+func (p *pipe) collect(n int) error {
 	for p.err == nil && len(p.pending) > n {
 		results, err := p.p.GetResults()
 		if err != nil {
@@ -144,7 +151,7 @@ func (p *pipe) finish() error {
 		p.p.SendPipelineSync()
 		p.err = p.p.Flush()
 	}
-	return p.drain(0)
+	return p.collect(0)
 }
 
 // close gives the connection back; after an error the transaction is still open and the

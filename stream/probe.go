@@ -25,18 +25,20 @@ func (s *session) probe(ctx context.Context) error {
 			return nil
 		}
 		s.state.probed(sinkPostgres, ask(ctx, "feedback database", s.store.ping))
-		s.state.probed(sinkKafka, ask(ctx, "kafka", s.cl.Ping))
+		s.state.probed(sinkKafka, ask(ctx, "kafka", func(ctx context.Context) error {
+			return topicsTake(ctx, s.cl, &s.cfg.Kafka)
+		}))
 	}
 }
 
 func ask(ctx context.Context, whom string, ping func(context.Context) error) string {
-	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("no answer within %s", probeTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("no sign of life within %s", probeTimeout))
 	defer cancel()
 	if err := ping(ctx); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx) // why time was up says more than that it was
 		}
-		return fmt.Sprintf("%s: no sign of life: %v", whom, err)
+		return fmt.Sprintf("%s: %v", whom, err)
 	}
 	return ""
 }

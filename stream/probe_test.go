@@ -11,7 +11,7 @@ func TestSilentSinkIsNamedWithItsTimeLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-		if got, want := ask(t.Context(), "kafka", hang), "kafka: no sign of life: no answer within 4s"; got != want {
+		if got, want := ask(t.Context(), "kafka", hang), "kafka: no sign of life within 4s"; got != want {
 			t.Errorf("the reason is %q, want %q", got, want)
 		}
 	})

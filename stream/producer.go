@@ -85,8 +85,8 @@ func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
 	}
 	p := &producer{topics: topics, arenas: make(chan *arena, arenasPerProducer)}
 	if cfg.Mode == ExactlyOnce {
-		p.txnID = cfg.Kafka.Group + "." + cfg.Kafka.Process + "." + strconv.Itoa(n)
-		opts = append(opts, kgo.TransactionalID(p.txnID), kgo.TransactionTimeout(transactionTimeout))
+		p.txnID = transactionalID(cfg, cfg.Kafka.Process, n)
+		opts = append(opts, kgo.TransactionalID(p.txnID), kgo.TransactionTimeout(cfg.Kafka.TransactionTimeout))
 	}
 	opts = append(opts, clientMetrics(cfg.Registerer, "producer-"+strconv.Itoa(n))...)
 	cl, err := cfg.Kafka.newClient(opts...)
@@ -99,6 +99,11 @@ func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
 		p.arenas <- &arena{home: p.arenas}
 	}
 	return p, nil
+}
+
+// transactionalID is that of a process's n-th producer: the same over its restarts.
+func transactionalID(cfg *Config, process string, n int) string {
+	return cfg.Kafka.Group + "." + process + "." + strconv.Itoa(n)
 }
 
 // begin starts a transaction; in at_least_once mode it only forgets earlier errors.

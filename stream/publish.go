@@ -22,9 +22,10 @@ func (s *session) publish(ctx context.Context, b, prev *batch) error {
 			return err
 		}
 	}
+	if err := b.awaitRows(ctx); err != nil {
+		return err
+	}
 	switch {
-	case b.deliveries > s.cfg.MaxTransactionRecords:
-		err = s.publishLarge(ctx, p, b, prev)
 	case s.cfg.Mode == AtLeastOnce || b.records() == 0:
 		err = s.publishPlain(ctx, p, b, prev)
 	default:
@@ -76,52 +77,6 @@ func (s *session) publishPlain(ctx context.Context, p *producer, b, prev *batch)
 	return s.member.commit(ctx, b.positions())
 }
 
-// publishLarge takes a campaign in several transactions. The offset stays at its message
-// until the last; the commit's metadata says how many of its records are out.
-func (s *session) publishLarge(ctx context.Context, p *producer, b, prev *batch) error {
-	if err := s.awaitTurn(ctx, b, prev); err != nil {
-		return err
-	}
-	t := b.triggers[0] // a campaign of this size is alone in its batch
-	env := newEnvelope(&t.campaign, t.now)
-	total := t.deliveries()
-	for from := 0; from < total; {
-		to := min(from+s.cfg.MaxTransactionRecords, total)
-		at := position{offset: t.offset, sent: int64(to)}
-		if to == total {
-			at = position{offset: t.offset + 1}
-		}
-		send := func() error { return p.sendDeliveries(ctx, t, &env, from, to) }
-		if err := s.transact(ctx, p, send, map[int32]position{t.partition: at}); err != nil {
-			return err
-		}
-		from = to
-	}
-	close(b.produced)
-	return nil
-}
-
-// transact sends records and moves the offsets: in one transaction, or in at_least_once mode
-// one after the other.
-func (s *session) transact(ctx context.Context, p *producer, send func() error, at map[int32]position) error {
-	if err := p.begin(); err != nil {
-		return err
-	}
-	if err := send(); err != nil {
-		return err
-	}
-	if err := p.flush(ctx); err != nil {
-		return err
-	}
-	if s.cfg.Mode == AtLeastOnce {
-		return s.member.commit(ctx, at)
-	}
-	if err := s.member.commitIn(ctx, p, at); err != nil {
-		return err
-	}
-	return p.commit(ctx)
-}
-
 // produce sends every record of the batch and waits for the broker's acknowledgements.
 func (s *session) produce(ctx context.Context, p *producer, b *batch) error {
 	for _, t := range b.triggers {
@@ -154,6 +109,7 @@ func (s *session) awaitTurn(ctx context.Context, b, prev *batch) error {
 // published ends a batch that is in both sinks.
 func (s *session) published(b *batch) {
 	s.metrics.delivered(b, s.cfg.Now())
+	s.state.published()
 	s.claims.settle(b)
 	close(b.done)
 }

@@ -19,26 +19,25 @@ type recovery struct {
 	from      position // K
 	to        int64    // P
 
+	l   *lane // nil: it is not to be cut, nor looked at
 	p   *producer
 	out int   // records in the open transaction
 	all int64 // records sent in all
 }
 
 // run sends the missing records in one or more transactions; the last moves the group's
-// offset to the ledger's.
-func (r *recovery) run(ctx context.Context) (err error) {
-	if r.p, err = r.s.rotation.take(ctx); err != nil {
+// offset to the ledger's. It may be cut between two of them.
+func (r *recovery) run(ctx context.Context, l *lane) (err error) {
+	r.l = l
+	if err := r.begin(ctx); err != nil {
 		return err
 	}
-	defer r.s.rotation.give(r.p)
-	if err := r.p.begin(); err != nil {
-		return err
-	}
+	defer r.end()
 	messages, err := r.resendAll(ctx)
 	if err != nil {
 		return err
 	}
-	if err := r.turn(ctx, position{offset: r.to}, false); err != nil {
+	if err := r.commit(ctx, position{offset: r.to}); err != nil {
 		return err
 	}
 	r.s.metrics.recovered.Add(float64(r.all))
@@ -82,6 +81,9 @@ func (r *recovery) resendDeliveries(ctx context.Context, rec record) error {
 		sent = r.from.sent
 	}
 	ids := rec.ids.skip(sent)
+	if r.l != nil {
+		r.l.progress.total.Add(ids.count())
+	}
 	found := int64(0)
 	builder := rowBuilder{r: r, rec: rec}
 	for _, run := range ids {
@@ -111,7 +113,7 @@ type rowBuilder struct {
 
 func (b *rowBuilder) add(ctx context.Context, row row) error {
 	if b.r.out >= b.r.s.cfg.MaxTransactionRecords {
-		if err := b.r.turn(ctx, position{offset: b.rec.offset, sent: b.rec.ids.before(row.id)}, true); err != nil {
+		if err := b.r.turn(ctx, position{offset: b.rec.offset, sent: b.rec.ids.before(row.id)}); err != nil {
 			return err
 		}
 	}
@@ -141,7 +143,7 @@ func (r *recovery) resendDeadLetter(ctx context.Context, rec record) error {
 		return nil
 	}
 	if r.out >= r.s.cfg.MaxTransactionRecords {
-		if err := r.turn(ctx, position{offset: rec.offset}, true); err != nil {
+		if err := r.turn(ctx, position{offset: rec.offset}); err != nil {
 			return err
 		}
 	}
@@ -149,27 +151,47 @@ func (r *recovery) resendDeadLetter(ctx context.Context, rec record) error {
 	return r.p.sendDeadLetter(ctx, &trigger{partition: r.partition, offset: rec.offset, fault: &rec.fault, record: came})
 }
 
-// turn commits what is open at a position, and begins anew if there is more to come.
-func (r *recovery) turn(ctx context.Context, at position, more bool) error {
-	if err := r.p.flush(ctx); err != nil {
+// turn commits what is open at a position, and begins anew.
+func (r *recovery) turn(ctx context.Context, at position) error {
+	if err := r.commit(ctx, at); err != nil {
 		return err
 	}
+	r.end()
+	if r.l != nil && r.l.cut.Err() != nil {
+		return errCut
+	}
+	return r.begin(ctx)
+}
+
+func (r *recovery) begin(ctx context.Context) error {
+	p, err := r.s.rotation.take(ctx)
+	if err != nil {
+		return err
+	}
+	r.p, r.out = p, 0
+	return p.begin()
+}
+
+// end gives the producer back, for others to have their turn.
+func (r *recovery) end() {
+	if r.p != nil {
+		r.s.rotation.give(r.p)
+		r.p = nil
+	}
+}
+
+func (r *recovery) commit(ctx context.Context, at position) error {
 	offsets := map[int32]position{r.partition: at}
-	if r.s.cfg.Mode == AtLeastOnce || r.out == 0 {
-		if err := r.s.member.commit(ctx, offsets); err != nil {
-			return err
-		}
-	} else if err := r.s.member.commitIn(ctx, r.p, offsets); err != nil {
+	if r.out == 0 { // an empty transaction carries no offsets
+		return r.s.member.commit(ctx, offsets)
+	}
+	if err := r.s.conclude(ctx, r.p, offsets); err != nil {
 		return err
 	}
-	if err := r.p.commit(ctx); err != nil {
-		return err
+	if r.l != nil {
+		r.l.progress.records.Store(r.all)
 	}
-	r.out = 0
-	if !more {
-		return nil
-	}
-	return r.p.begin()
+	return nil
 }
 
 // fetchOne reads one record of the input topic; nil when it is no longer there.

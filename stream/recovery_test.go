@@ -217,11 +217,41 @@ func TestFencedProcessWritesNothing(t *testing.T) {
 	if n := len(r.deliveries()); n != 2 {
 		t.Fatalf("%d records: want 2", n)
 	}
-	var epoch int64
-	if err := r.db.Connect(t).QueryRow(t.Context(), `SELECT epoch FROM tiffin.progress`).Scan(&epoch); err != nil {
+	if epoch := r.epoch(0); epoch < 4 {
+		t.Errorf("epoch %d: the process did not notice that it was fenced", epoch)
+	}
+}
+
+// A process that hangs while it writes its rows does not keep another from taking over, and
+// writes nothing after that.
+func TestHangingProcessHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": {"c"}})
+	r.untilNow() // creates the table
+	_, stop := r.start()
+	r.eventually("the claim", func() bool { return r.epoch(0) > 1 })
+	tx, err := r.db.Connect(t).Begin(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if epoch < 3 {
+	if _, err := tx.Exec(t.Context(), `LOCK TABLE subscribers_feedback IN SHARE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	m := campaign("r", "0")
+	offset := r.publish(0, m.json(t))
+	r.eventually("an insertion that hangs", func() bool {
+		return r.number(`SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'subscribers_feedback'::regclass`) > 0
+	})
+	r.db.Exec(t, `SET lock_timeout = '2s'`, `UPDATE tiffin.progress SET epoch = epoch + 1`)
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("the delivery", func() bool { return r.groupOffset(0) == offset+1 })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.wantBoth([]delivery{r.expect(m, 0, offset, "c")})
+	if epoch := r.epoch(0); epoch < 4 {
 		t.Errorf("epoch %d: the process did not notice that it was fenced", epoch)
 	}
 }

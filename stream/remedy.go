@@ -38,6 +38,14 @@ func FeedbackRemedy(err error) string {
 			return "name an existing database in feedback.dsn"
 		case "42501":
 			return "have a DBA run what `tiffin migrate --print --role ROLE` shows"
+		case "55P03":
+			return "end the transaction that holds the lock: SELECT * FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation IS NOT NULL"
+		case "57014":
+			return "raise statement_timeout of the role or database (ALTER ROLE … SET statement_timeout), or set it in feedback.dsn"
+		case "53100":
+			return "make room on the server's disk"
+		case "25006":
+			return "name the primary in feedback.dsn, or all servers and target_session_attrs=read-write"
 		case "53300":
 			return "raise max_connections, or the connection limit of the role or database"
 		}
@@ -63,6 +71,10 @@ func kafkaRemedy(err error) string {
 		{kerr.IllegalSaslState, "name the mechanism that the brokers' listener wants in kafka.sasl.mechanism"},
 		{kerr.TopicAuthorizationFailed, "grant Read and Describe on kafka.input, Write and Describe on kafka.output and kafka.dead_letter; a topic that is missing looks the same without these"},
 		{kerr.GroupAuthorizationFailed, "grant Read on the group of kafka.group"},
+		{kerr.InvalidTransactionTimeout, "raise transaction.max.timeout.ms of the brokers to a minute or more"},
+		{kerr.ProducerFenced, fencedFix},
+		{kerr.InvalidProducerEpoch, fencedFix},
+		{kerr.InconsistentGroupProtocol, "another program with another way to share partitions is in the group: name one of tiffin's own in kafka.group"},
 		{kerr.TransactionalIDAuthorizationFailed, "grant Write on the transactional ids that begin with kafka.group (resource pattern type prefixed)"},
 	} {
 		if errors.Is(err, known.cause) {
@@ -80,6 +92,10 @@ func kafkaRemedy(err error) string {
 	}
 	return ""
 }
+
+// fencedFix is for a producer whose epoch is over: after a time-out of its transaction, or
+// because somebody else uses its id. Every session takes the ids anew.
+const fencedFix = "none needed once; if it repeats, another process has the same kafka.group and source.slot"
 
 // undialled reports whether no connection came about: refused, no route, unknown name.
 func undialled(err error) bool {

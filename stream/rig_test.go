@@ -29,6 +29,7 @@ var servers devstacktest.Servers
 
 func TestMain(m *testing.M) {
 	servers.KafkaOptions.SASL = true // beside the plaintext listener
+	servers.KafkaOptions.Settings = map[string]string{"transaction.abort.timed.out.transaction.cleanup.interval.ms": "500"}
 	os.Exit(servers.Main(m))
 }
 
@@ -43,6 +44,8 @@ type rig struct {
 	admin  *kgo.Client
 	cfg    stream.Config
 	clock  atomic.Int64
+	conn   *pgx.Conn   // of number
+	ended  func() bool // whether the engine that was started last has ended by itself
 }
 
 // rows is the source table of a test: restaurant -> client ids, one entry a row.
@@ -141,12 +144,13 @@ func (r *rig) start(change ...func(*stream.Config)) (e *stream.Engine, stop func
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
-	var once sync.Once
-	var result error
 	stop = func() error {
-		once.Do(func() { cancel(); result = <-done })
-		return result
+		cancel()
+		err := <-done
+		done <- err // for who asks again
+		return err
 	}
+	r.ended = func() bool { return len(done) > 0 }
 	r.t.Cleanup(func() { _ = stop() })
 	return e, stop
 }
@@ -279,7 +283,7 @@ func (r *rig) records(topic string) []*kgo.Record {
 			left[o.Partition] = o.Offset
 		}
 	})
-	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 60*time.Second)
 	defer cancel()
 	var found []*kgo.Record
 	for len(left) > 0 {
@@ -352,6 +356,11 @@ func (r *rig) table() []delivery {
 func (r *rig) wantBoth(want []delivery) {
 	r.t.Helper()
 	same(r.t, "records", r.deliveries(), want)
+	r.wantRows(want)
+}
+
+func (r *rig) wantRows(want []delivery) {
+	r.t.Helper()
 	plain := make([]delivery, len(want))
 	for i, d := range want {
 		d.trigger = ""
@@ -424,14 +433,20 @@ func clients(n int) []string {
 // eventually waits for something that happens on a server, where there is no event to wait for.
 func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.After(30 * time.Second)
+	r.eventuallyOr(what, ok, func() string { return "" })
+}
+
+// eventuallyOr says what there was instead when it never happens.
+func (r *rig) eventuallyOr(what string, ok func() bool, instead func() string) {
+	r.t.Helper()
+	deadline := time.After(60 * time.Second)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			r.t.Fatalf("no sign of %s within 30 s", what)
+			r.t.Fatalf("no sign of %s within 60 s; %s", what, instead())
 		}
 	}
 }

@@ -18,6 +18,9 @@ const (
 	// drainTimeout bounds how long a process that was asked to stop finishes what it has in
 	// hand, and how long a rebalance waits for it: below the group's rebalance timeout (60 s).
 	drainTimeout = 40 * time.Second
+	// lanePatience is how long a lane may go on after the request to stop before it is cut: as
+	// most need, and less than what service managers grant (30 s and more).
+	lanePatience = 10 * time.Second
 	// openTimeout bounds the opening of a session, so that its reason is named in time.
 	openTimeout = 25 * time.Second
 )
@@ -42,6 +45,7 @@ type session struct {
 	claims   *claims
 	goal     *goal   // until-now's; nil otherwise
 	limits   *limits // outlive the session
+	care     *care   // likewise
 
 	// joined is closed when the consumer is there for its callbacks to use.
 	joined chan struct{}
@@ -51,10 +55,16 @@ type session struct {
 	// work ends when the session fails; fail ends it. Set before the consumer starts.
 	work context.Context //nolint:containedctx // the group's callbacks outlive any call; they end with the session
 	fail context.CancelCauseFunc
+	// cutting ends when all lanes are to be cut: patience after the request to stop. Set
+	// before the consumer starts.
+	cutting    context.Context //nolint:containedctx // as work
+	patience   time.Duration
+	recovering chan struct{} // one recovery at a time
 
 	group sync.WaitGroup
 	slots chan struct{} // one per batch in flight
 	last  *batch
+	lanes *lanes
 }
 
 // open connects everything but the group. What it opened is closed by close, also after an
@@ -83,6 +93,9 @@ func (s *session) openKafka(ctx context.Context) error {
 	}
 	defer cl.Close()
 	if err := cl.Ping(ctx); err != nil {
+		if !undialled(watch.explain(err)) && !IsPermanent(watch.explain(err)) {
+			err = errors.Join(k.mixup(context.WithoutCancel(ctx)), err)
+		}
 		return watch.explain(err)
 	}
 	if s.topics, err = describeTopics(ctx, cl, k, s.limits, s.log); err != nil {
@@ -114,6 +127,7 @@ func (s *session) join() error {
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.DisableAutoCommit(),
 		kgo.SessionTimeout(k.SessionTimeout),
+		kgo.HeartbeatInterval(min(time.Second, k.SessionTimeout/3)), // its answer tells of a rebalance
 		kgo.FetchMaxBytes(8 << 20),
 		kgo.FetchMaxPartitionBytes(4 << 20),
 		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
@@ -122,8 +136,12 @@ func (s *session) join() error {
 		}),
 		kgo.AdjustFetchOffsetsFn(s.assigned),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, added map[string][]int32) {
+			<-s.joined
 			if len(added[k.Input]) == 0 {
 				s.state.ready()
+			}
+			if err := s.evict(s.work, added[k.Input]); err != nil {
+				s.fail(fmt.Errorf("take partitions over: %w", err))
 			}
 		}),
 		kgo.OnPartitionsRevoked(s.revoked),
@@ -142,6 +160,8 @@ func (s *session) join() error {
 		return err
 	}
 	s.cl, s.member.cl = cl, cl
+	s.lanes.pause = func(partitions ...int32) { cl.PauseFetchPartitions(map[string][]int32{k.Input: partitions}) }
+	s.lanes.resume = func(partitions ...int32) { cl.ResumeFetchPartitions(map[string][]int32{k.Input: partitions}) }
 	close(s.joined)
 	return nil
 }
@@ -178,7 +198,11 @@ func (s *session) giveUp(ctx context.Context, partitions []int32) error {
 		return err
 	}
 	for _, c := range given {
-		if err := s.store.setLevel(ctx, c, c.planned); err != nil {
+		level := c.planned
+		if c.cut {
+			level = notLevel // whoever takes it levels it out
+		}
+		if err := s.store.giveUp(ctx, c, level); err != nil {
 			return sinkFault(sinkPostgres, err)
 		}
 		s.log.Info("partition given up", "partition", c.partition, "offset", c.planned)
@@ -196,19 +220,26 @@ func (s *session) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32
 
 // run delivers until ctx ends, the goal is reached, or something fails.
 func (s *session) run(ctx context.Context) error {
-	if err := s.join(); err != nil {
-		return sinkFault(sinkKafka, err)
-	}
 	// active ends with the request to stop, with a fault, or when the goal is reached: no
 	// new messages then, but what is in hand is finished unless it was a fault.
 	active, stop := context.WithCancel(ctx)
 	defer stop()
+	cutting, cut := context.WithCancel(s.work)
+	defer cut()
+	s.cutting = cutting
+	// The group's goroutine may begin a lane before join returns: the count begins here, so that no lane
+	// is the first, beside the Wait below (sync.WaitGroup.Add).
+	s.group.Add(1)
+	if err := s.join(); err != nil {
+		s.group.Done()
+		return sinkFault(sinkKafka, err)
+	}
 	defer context.AfterFunc(s.work, stop)()
 	defer context.AfterFunc(active, func() {
 		s.state.enter("finishing what is in hand")
 	})()
 
-	polled := make(chan poll)
+	polled := make(chan []message)
 	s.spawn(func() error { return s.poll(active, polled) })
 	s.spawn(func() error { return s.deliverAll(active, polled) })
 	s.spawn(func() error { return s.probe(active) })
@@ -218,7 +249,11 @@ func (s *session) run(ctx context.Context) error {
 			return s.goal.await(active, s)
 		})
 	}
-	defer s.drainDeadline(active)()
+	s.group.Done()
+	defer after(active, s.patience, cut)()
+	defer after(active, drainTimeout, func() {
+		s.fail(errors.New("what was in hand was not delivered within " + drainTimeout.String() + " after the request to stop"))
+	})()
 	s.group.Wait()
 	if s.work.Err() != nil {
 		return context.Cause(s.work)
@@ -235,16 +270,14 @@ func (s *session) spawn(run func() error) {
 	})
 }
 
-// drainDeadline fails the session when it takes too long to finish after active ended.
-func (s *session) drainDeadline(active context.Context) (cancel func()) {
+// after calls do once so much time has passed since ctx ended, unless it is cancelled.
+func after(ctx context.Context, d time.Duration, do func()) (cancel func()) {
 	var mu sync.Mutex
 	var timer *time.Timer
-	stop := context.AfterFunc(active, func() {
+	stop := context.AfterFunc(ctx, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		timer = time.AfterFunc(drainTimeout, func() {
-			s.fail(errors.New("what was in hand was not delivered within " + drainTimeout.String() + " after the request to stop"))
-		})
+		timer = time.AfterFunc(d, do)
 	})
 	return func() {
 		stop()
@@ -256,16 +289,9 @@ func (s *session) drainDeadline(active context.Context) (cancel func()) {
 	}
 }
 
-// poll is what was read at once, and the position that the index had reached after that:
-// whatever was committed before any of the messages was read is in it.
-type poll struct {
-	records []*kgo.Record
-	mark    cache.Mark
-}
-
 // poll reads campaign messages ahead by one poll, and raises the fence behind them, while
 // what was read before is being delivered.
-func (s *session) poll(ctx context.Context, polled chan<- poll) error {
+func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 	defer close(polled)
 	const most = 2000 // messages; bounds what a poll holds in memory with the fetch sizes
 	for {
@@ -290,11 +316,19 @@ func (s *session) poll(ctx context.Context, polled chan<- poll) error {
 			return fmt.Errorf("fence: %w", err)
 		}
 		select {
-		case polled <- poll{fetches.Records(), mark}:
+		case polled <- marked(fetches, mark):
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// marked notes with each message how far the index had come after it was read: whatever was
+// committed before that is in it.
+func marked(fetches kgo.Fetches, mark cache.Mark) []message {
+	messages := make([]message, 0, fetches.NumRecords())
+	fetches.EachRecord(func(r *kgo.Record) { messages = append(messages, message{r, mark}) })
+	return messages
 }
 
 // leave gives every partition up in order and takes the process out of the group, a static

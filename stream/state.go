@@ -16,9 +16,12 @@ type state struct {
 	mu     sync.Mutex
 	phase  string            // why not ready; empty when delivering
 	fault  string            // what ended the last session, while there is no new one
-	steps  [2]step           // by goroutine
+	steps  [3]step           // by goroutine
 	probes map[string]string // sink -> what its probe says
 	served bool              // ready at least once
+	large  []*progress       // of what is on a lane
+	moved  bool              // something was delivered since the last fault
+	handed int               // batches that only the brokers have yet to commit
 }
 
 // step is what a goroutine waits for, and since when.
@@ -31,6 +34,7 @@ type step struct {
 const (
 	polling = iota
 	delivering
+	publishing
 )
 
 func newState(now func() time.Time) *state {
@@ -58,6 +62,7 @@ func (s *state) ended(err error) {
 	s.fault, s.phase = err.Error(), ""
 	clear(s.steps[:])
 	clear(s.probes)
+	s.handed = 0
 }
 
 // doing says what a goroutine waits for; empty for messages.
@@ -67,6 +72,42 @@ func (s *state) doing(who int, what string) {
 	if s.steps[who].what != what {
 		s.steps[who] = step{what, s.now()}
 	}
+}
+
+// stored says that Postgres has committed a batch: the brokers' turn.
+func (s *state) stored() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.handed++; s.handed == 1 {
+		s.steps[publishing] = step{"waiting for the brokers to commit", s.now()}
+	}
+}
+
+// chunkOut says that a part of a large campaign is in both sinks.
+func (s *state) chunkOut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.moved = true
+}
+
+// published says that a batch is in both sinks.
+func (s *state) published() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.moved = true
+	if s.handed--; s.handed == 0 {
+		s.steps[publishing].what = ""
+	}
+	s.steps[publishing].since = s.now()
+}
+
+// progressed reports whether a batch was delivered since it was last asked.
+func (s *state) progressed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	moved := s.moved
+	s.moved = false
+	return moved
 }
 
 // probed keeps what the probe of a sink says; empty for well.

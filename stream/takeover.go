@@ -11,6 +11,7 @@ import (
 // committed is the group's stable offset of a partition; offset is negative when there is none.
 type committed struct {
 	position
+	ours  bool // committed by tiffin, not by another tool
 	fault error
 }
 
@@ -22,7 +23,7 @@ func (s *session) remember(resp *kmsg.OffsetFetchResponse) {
 		for _, t := range g.Topics {
 			for _, p := range t.Partitions {
 				sent, err := parseSent(p.Metadata)
-				s.committed[p.Partition] = committed{position{p.Offset, sent}, err}
+				s.committed[p.Partition] = committed{position{p.Offset, sent}, isOurs(p.Metadata), err}
 			}
 		}
 	}
@@ -37,7 +38,7 @@ func (s *session) takeOver(ctx context.Context, offsets map[string]map[int32]kgo
 	}
 	for _, partitions := range offsets {
 		for partition := range partitions {
-			at, err := s.takePartition(ctx, partition, spans[partition])
+			at, err := s.takePartition(ctx, partition, spans)
 			if err != nil {
 				return nil, err
 			}
@@ -49,7 +50,7 @@ func (s *session) takeOver(ctx context.Context, offsets map[string]map[int32]kgo
 
 // takePartition follows the recovery table of ARCHITECTURE.md: K is the group's committed
 // offset, P the ledger's. It returns where to read on.
-func (s *session) takePartition(ctx context.Context, partition int32, in span) (int64, error) {
+func (s *session) takePartition(ctx context.Context, partition int32, spans map[int32]span) (int64, error) {
 	k, found := s.committed[partition]
 	if k.fault != nil {
 		return 0, k.fault
@@ -57,55 +58,91 @@ func (s *session) takePartition(ctx context.Context, partition int32, in span) (
 	if !found {
 		k.offset = -1
 	}
-	e, ok, err := s.store.claim(ctx, partition)
+	topicID := s.topics.input.id
+	e, ok, err := s.store.claim(ctx, partition, topicID)
 	if err == nil && !ok {
-		e, err = s.store.begin(ctx, partition, s.beginning(k.position, in))
+		if err := s.enter(ctx, partition, k, spans); err != nil {
+			return 0, err
+		}
+		e, _, err = s.store.claim(ctx, partition, topicID)
 	}
 	if err != nil {
 		return 0, sinkFault(sinkPostgres, err)
 	}
-	next, err := s.levelOut(ctx, partition, k.position, e)
+	in := spans[partition]
+	var next int64
+	var behind *recovery
+	if e.topicID != topicID && e.topicID != ([16]byte{}) && topicID != ([16]byte{}) {
+		next, err = s.recreated(ctx, partition, e, in)
+	} else {
+		next, behind, err = s.position(ctx, partition, k.position, e, in)
+	}
 	if err != nil {
 		return 0, err
 	}
-	if next, err = s.withinLog(ctx, partition, e.epoch, next, in); err != nil {
-		return 0, err
+	cl := &claim{partition: partition, epoch: e.epoch, planned: next, seen: next}
+	if behind != nil {
+		cl.inflight = 1
+		started := s.lanes.begin(partition, func() { s.spawn(func() error { return s.catchUp(cl, behind) }) })
+		if !started { // the session is about to end
+			cl.inflight, cl.cut = 0, true
+		}
 	}
-	s.claims.put(&claim{partition: partition, epoch: e.epoch, planned: next, seen: next})
+	s.claims.put(cl)
 	s.log.Info("partition taken", "partition", partition, "offset", next, "epoch", e.epoch)
 	return next, nil
 }
 
-// beginning is where a partition begins that the ledger does not know.
-func (s *session) beginning(k position, in span) int64 {
-	switch {
-	case k.offset >= 0:
-		return k.offset
-	case s.cfg.Kafka.Start == StartEarliest:
-		return in.start
-	default:
-		return in.end
-	}
+// catchUp runs a recovery on a lane: the other partitions go on meanwhile.
+func (s *session) catchUp(cl *claim, r *recovery) error {
+	what := "recovery of " + triggerID(s.topics.input.name, cl.partition, r.from.offset)
+	return s.drive(cl, what, func(l *lane) error {
+		select {
+		case s.recovering <- struct{}{}:
+			defer func() { <-s.recovering }()
+		case <-l.cut.Done():
+			return errCut
+		}
+		return r.run(s.work, l)
+	})
 }
 
-// levelOut compares K and P and returns the offset at which both sinks are equal.
-func (s *session) levelOut(ctx context.Context, partition int32, k position, e entry) (int64, error) {
+// position is where to read on by the offsets, and what there is to recover beside that.
+func (s *session) position(ctx context.Context, partition int32, k position, e entry, in span) (int64, *recovery, error) {
+	next, behind, err := s.levelOut(ctx, partition, k, e)
+	if err != nil {
+		return 0, nil, err
+	}
+	if behind != nil && (next < in.start || next > in.high) {
+		// The offset is about to move, and with it what says where the recovery begins.
+		if err := behind.run(ctx, nil); err != nil {
+			return 0, nil, err
+		}
+		behind = nil
+	}
+	next, err = s.withinLog(ctx, partition, e.epoch, next, in)
+	return next, behind, err
+}
+
+// levelOut compares K and P and returns the offset at which both sinks are equal, now or once
+// the recovery, if there is one to run, has ended.
+func (s *session) levelOut(ctx context.Context, partition int32, k position, e entry) (int64, *recovery, error) {
 	at := map[int32]position{partition: {offset: e.next}}
 	switch {
 	case k.offset < 0 && e.next == e.level:
 		// A new partition, or one given up in order whose offset has expired meanwhile.
-		return e.next, s.member.commit(ctx, at)
+		return e.next, nil, s.member.commit(ctx, at)
 	case k.offset < 0:
-		return 0, &LedgerError{partition, fmt.Sprintf("group %s has no committed offset any more, but the ledger stands at %d and was not "+
+		return 0, nil, &LedgerError{partition, fmt.Sprintf("group %s has no committed offset any more, but the ledger stands at %d and was not "+
 			"given up in order: nobody knows whether the last records went out. Set the group's offset (kafka-consumer-groups.sh "+
 			"--reset-offsets --to-offset N): %d if they did, lower to send the records from N on again", s.cfg.Kafka.Group, e.next, e.next)}
 	case e.next < k.offset || e.next == k.offset && k.sent > 0:
-		return s.ledgerBehind(ctx, partition, k, e)
+		next, err := s.ledgerBehind(ctx, partition, k, e)
+		return next, nil, err
 	case e.next > k.offset:
-		r := recovery{s: s, partition: partition, from: k, to: e.next}
-		return e.next, r.run(ctx)
+		return e.next, &recovery{s: s, partition: partition, from: k, to: e.next}, nil
 	default:
-		return e.next, nil
+		return e.next, nil, nil
 	}
 }
 
@@ -127,26 +164,9 @@ func (s *session) ledgerBehind(ctx context.Context, partition int32, k position,
 		return e.next, s.member.commit(ctx, map[int32]position{partition: {offset: e.next}})
 	default:
 		return 0, &LedgerError{partition, fmt.Sprintf("the ledger in the feedback database stands at %d, the offset of group %s at %d: "+
-			"the feedback database was restored from a backup, or belongs to another group. Start once with --ledger-behind=skip to go on "+
+			"the feedback database was restored from a backup, failed over to a standby that lagged behind, or belongs to another group, or "+
+			"somebody set the group's offset forward. Start once with --ledger-behind=skip to go on "+
 			"at %d without the missing rows, or with --ledger-behind=replay to handle the messages from %d on again",
 			e.next, s.cfg.Kafka.Group, k.offset, k.offset, e.next)}
 	}
-}
-
-// withinLog checks the position against what the input topic still holds.
-func (s *session) withinLog(ctx context.Context, partition int32, epoch, next int64, in span) (int64, error) {
-	if next > in.high {
-		return 0, &LedgerError{partition, fmt.Sprintf("the ledger stands at %d, but the input topic ends at %d: it was deleted and "+
-			"created again, or truncated. Delete the partition's row of group %s from tiffin.progress and the group's offset to begin anew",
-			next, in.high, s.cfg.Kafka.Group)}
-	}
-	if next >= in.start {
-		return next, nil
-	}
-	s.log.Error("campaign messages were deleted by the topic's retention before they were handled",
-		"partition", partition, "from_offset", next, "to_offset", in.start)
-	if err := s.store.moveTo(ctx, partition, epoch, in.start); err != nil {
-		return 0, sinkFault(sinkPostgres, err)
-	}
-	return in.start, s.member.commit(ctx, map[int32]position{partition: {offset: in.start}})
 }

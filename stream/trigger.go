@@ -44,9 +44,9 @@ type trigger struct {
 	bulky bool
 }
 
-// deliveries is the number of rows and of records of the trigger.
+// deliveries is the number of rows and of records of the trigger; none without a trigger.
 func (t *trigger) deliveries() int {
-	if t.recipients == nil {
+	if t == nil || t.recipients == nil {
 		return 0
 	}
 	return t.recipients.Len()
@@ -63,8 +63,8 @@ func triggerID(topic string, partition int32, offset int64) string {
 	return topic + "/" + strconv.FormatInt(int64(partition), 10) + "/" + strconv.FormatInt(offset, 10)
 }
 
-// batch is what one Postgres transaction and, but for very large campaigns, one Kafka
-// transaction delivers. Its triggers are in the order of their offsets within a partition.
+// batch is what one Postgres transaction and, unless it is on a lane, one Kafka transaction
+// delivers. Its triggers are in the order of their offsets within a partition.
 type batch struct {
 	triggers   []*trigger
 	advances   []advance
@@ -74,12 +74,18 @@ type batch struct {
 	// stored is closed when Postgres has committed, produced when the broker has acknowledged
 	// every record, done when the group's offset is committed too.
 	stored, produced, done chan struct{}
+	// alone says that care is taken (refusal.go): one campaign at most has deliveries, and none
+	// is produced before taken (closed when the table has its rows, without a commit) or stored.
+	alone bool
+	taken chan struct{}
 	// users are the writer and the publisher: the last to leave releases the recipients.
 	users atomic.Int32
+	// rows, if any, counts those that are on their way into the table.
+	rows *atomic.Int64
 }
 
 func newBatch() *batch {
-	b := &batch{stored: make(chan struct{}), produced: make(chan struct{}), done: make(chan struct{})}
+	b := &batch{stored: make(chan struct{}), produced: make(chan struct{}), done: make(chan struct{}), taken: make(chan struct{})}
 	b.users.Store(2)
 	return b
 }

@@ -43,8 +43,11 @@ const feedbackColumns = `restaurant_id, adv_campaign_id, adv_campaign_content, a
 	`client_id, trigger_datetime_created, feedback`
 
 // newWriter takes over conn, which it expects to be idle, and prepares its statements.
-func newWriter(ctx context.Context, conn *pgx.Conn, group, topic string, table pgx.Identifier) (*writer, error) {
-	w := &writer{conn: conn, group: group, topic: topic, table: table.Sanitize()}
+func newWriter(ctx context.Context, conn *pgx.Conn, c *Config) (*writer, error) {
+	w := &writer{conn: conn, group: c.Kafka.Group, topic: c.Kafka.Input, table: c.FeedbackTable.Sanitize()}
+	if err := markSession(ctx, conn, c.Kafka.Group, c.Kafka.Process); err != nil {
+		return nil, fmt.Errorf("feedback database: %w", err)
+	}
 	// A role or database may have synchronous_commit off: a crash of Postgres would then lose
 	// rows whose records are out. Anything stronger than on is left as it is.
 	if _, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false)
@@ -109,6 +112,9 @@ func (w *writer) deliver(ctx context.Context, b *batch, mayCommit <-chan struct{
 	if err := w.assignIDs(ctx, b, first, last); err != nil {
 		return fmt.Errorf("feedback table: %w", err)
 	}
+	if !closedAlready(b.taken) {
+		close(b.taken)
+	}
 	if err := await(ctx, mayCommit); err != nil {
 		return err
 	}
@@ -118,16 +124,23 @@ func (w *writer) deliver(ctx context.Context, b *batch, mayCommit <-chan struct{
 	return nil
 }
 
-// insertRows begins the transaction, moves the ledger, inserts every row, and returns the
-// sequence's value before the first and at the last.
+// insertRows begins the transaction, inserts every row, moves the ledger, and returns the
+// sequence's value before the first row and at the last. The ledger comes last, so that its
+// row is locked shortly: a process that takes the partition over does not wait for the rows
+// of one that is slow, or stopped.
 func (w *writer) insertRows(ctx context.Context, b *batch) (before, last int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeoutOf(b.deliveries))
 	defer cancel()
+	if w.conn.PgConn().TxStatus() != 'I' { // a batch was refused
+		if _, err := w.conn.PgConn().Exec(ctx, "ROLLBACK").ReadAll(); err != nil {
+			return 0, 0, err
+		}
+	}
 	p := w.startPipe(ctx)
 	defer func() { err = errors.Join(err, p.close()) }()
 	p.command("begin", -1)
-	p.advance(w, b)
 	if b.deliveries == 0 {
+		p.advance(w, b)
 		return 0, 0, p.finish()
 	}
 	p.number("nextval", &before, []byte(w.sequence))
@@ -146,6 +159,7 @@ func (w *writer) insertRows(ctx context.Context, b *batch) (before, last int64, 
 		return 0, 0, err
 	}
 	p.number("currval", &last, []byte(w.sequence))
+	p.advance(w, b)
 	return before, last, p.finish()
 }
 
@@ -173,6 +187,9 @@ func (w *writer) insertClients(p *pipe, b *batch) error {
 			c := &t.campaign
 			p.command("insert", int64(to-from), []byte(c.RestaurantID), []byte(c.ID), []byte(c.Content), []byte(c.Owner),
 				[]byte(c.OwnerContact), int8Value(c.Start), int8Value(c.End), int8Value(c.Created), w.clients.value(), int8Value(t.now))
+			if b.rows != nil {
+				b.rows.Add(int64(to - from))
+			}
 			// What is under way is bounded in bytes; the server works meanwhile.
 			if sent += len(w.clients.buf); sent >= inFlightBytes {
 				sent = 0

@@ -1,0 +1,115 @@
+package stream_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"example.com/tiffin/stream"
+)
+
+// A process that died in a transaction and stays away does not hold the others up until the
+// brokers give its transaction up: who takes its partitions ends it. Otherwise the group's offset
+// would be unstable, and readers of the output would wait, for as long as that.
+func TestDeadOwnersTransactionIsEnded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": clients(3)})
+	first := campaign("r", "first")
+	at := r.publish(0, first.json(t))
+	r.untilNow()
+	r.db.Exec(t, `UPDATE tiffin.progress SET owner = 'one'`) // as whoever dies leaves it
+	r.leaveOpen("one", 5*time.Minute)
+	second := campaign("r", "second")
+	after := r.publish(0, second.json(t))
+	r.untilNow(func(c *stream.Config) { c.Kafka.Process, c.Kafka.InstanceID = "two", "two" })
+	var want []delivery
+	for _, c := range clients(3) {
+		want = append(want, r.expect(first, 0, at, c), r.expect(second, 0, after, c))
+	}
+	r.wantBoth(want)
+}
+
+// A process that is stopped, or whose machine vanished, in a transaction of the feedback database
+// holds the ledger's row. Who takes its partitions ends that session instead of waiting for ever.
+func TestDeadOwnersRowLockIsEnded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": clients(3)})
+	first := campaign("r", "first")
+	at := r.publish(0, first.json(t))
+	e, stop := r.start()
+	r.eventually("readiness", func() bool { return len(e.Reasons()) == 0 })
+	r.eventually("first message handled", func() bool { return r.groupOffset(0) == at+1 })
+	dead := r.db.Connect(t)
+	mark := "tiffin writer " + r.cfg.Kafka.Group + " one"
+	var marked int
+	if err := dead.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'
+		AND classid::bigint << 32 | objid::bigint = hashtextextended($1, 0)`, mark).Scan(&marked); err != nil || marked == 0 {
+		t.Fatalf("%d marked sessions of a running process (%v): want at least one", marked, err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.db.Exec(t, `UPDATE tiffin.progress SET owner = 'one'`) // as whoever dies leaves it
+	for _, sql := range []string{`SELECT pg_advisory_lock_shared(hashtextextended('` + mark + `', 0))`, `BEGIN`, `UPDATE tiffin.progress SET updated_at = now()`} {
+		if _, err := dead.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := campaign("r", "second")
+	after := r.publish(0, second.json(t))
+	begun := time.Now()
+	r.untilNow(func(c *stream.Config) { c.Kafka.Process, c.Kafka.InstanceID = "two", "two" })
+	if took := time.Since(begun); took > 25*time.Second { // lock_timeout is 30 s
+		t.Errorf("the partition was taken over after %v", took)
+	}
+	var want []delivery
+	for _, c := range clients(3) {
+		want = append(want, r.expect(first, 0, at, c), r.expect(second, 0, after, c))
+	}
+	r.wantBoth(want)
+}
+
+// leaveOpen begins a transaction as the process would, with a record and the group's offset in it.
+func (r *rig) leaveOpen(process string, timeout time.Duration) {
+	r.t.Helper()
+	id := r.cfg.Kafka.Group + "." + process + ".0"
+	cl, err := kgo.NewClient(kgo.SeedBrokers(r.cfg.Kafka.Brokers...), kgo.TransactionalID(id), kgo.TransactionTimeout(timeout), kgo.DefaultProduceTopic(r.cfg.Kafka.Output))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := cl.BeginTransaction(); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := cl.ProduceSync(r.t.Context(), kgo.StringRecord("never committed")).FirstErr(); err != nil {
+		r.t.Fatal(err)
+	}
+	producer, epoch, err := cl.ProducerID(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req := kmsg.NewPtrTxnOffsetCommitRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group, req.Generation = id, producer, epoch, r.cfg.Kafka.Group, -1
+	topic := kmsg.NewTxnOffsetCommitRequestTopic()
+	topic.Topic = r.cfg.Kafka.Input
+	topics, err := kadm.NewClient(r.admin).ListTopics(r.t.Context(), topic.Topic)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	topic.TopicID = topics[topic.Topic].ID
+	partition := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+	partition.Offset = 1
+	topic.Partitions = append(topic.Partitions, partition)
+	req.Topics = append(req.Topics, topic)
+	resp, err := req.RequestWith(r.t.Context(), cl)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode); err != nil {
+		r.t.Fatal(err)
+	}
+}

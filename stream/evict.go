@@ -1,0 +1,85 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+const (
+	// evictTimeout bounds the wait for the brokers to end a dead process's transactions.
+	evictTimeout = 10 * time.Second
+	// evictPause is between two questions whether a transaction has ended.
+	evictPause = 20 * time.Millisecond
+)
+
+// evict ends the sessions and transactions of the processes that had the partitions and did not
+// give them up: they are dead, or taken for dead. A session in Postgres may hold the ledger's row.
+// A transaction left open in Kafka makes the group's offsets unstable and holds back every reader
+// of the output, also from what this process sends, until the brokers give it up
+// (transactionTimeout). It comes before the group's offsets are asked for.
+func (s *session) evict(ctx context.Context, partitions []int32) error {
+	if len(partitions) == 0 {
+		return nil
+	}
+	owners, err := s.store.owners(ctx, partitions)
+	if err != nil {
+		return sinkFault(sinkPostgres, err)
+	}
+	for _, owner := range owners {
+		if owner == "" || owner == s.cfg.Kafka.Process {
+			continue // given up in order, or our own: the rotation has taken its ids over
+		}
+		s.log.Warn("ending what a process left that did not give its partitions up", "process", owner)
+		if _, err := s.store.endSessions(ctx, owner); err != nil {
+			s.log.Warn("its sessions in the feedback database stay; a partition that one of them holds locked cannot be taken over until it ends", "process", owner, "err", err)
+		}
+		s.endTransactions(ctx, owner)
+	}
+	return nil
+}
+
+// endTransactions ends what the producers of a process have open. Where it cannot, that costs
+// time, not correctness: the brokers end it later by themselves.
+func (s *session) endTransactions(ctx context.Context, process string) {
+	if s.cfg.Mode != ExactlyOnce {
+		return
+	}
+	for n := range producersPerProcess {
+		id := transactionalID(s.cfg, process, n)
+		if err := s.endTransaction(ctx, id); err != nil {
+			s.log.Warn("a transaction stays open until the brokers give it up; readers of the output wait for it",
+				"transactional_id", id, "at_most", transactionTimeout, "err", err)
+		}
+	}
+}
+
+// endTransaction raises the epoch of a transactional id, which fences its producer and aborts
+// what that has open (KIP-98, InitProducerId).
+func (s *session) endTransaction(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, evictTimeout)
+	defer cancel()
+	for {
+		req := kmsg.NewPtrInitProducerIDRequest()
+		req.TransactionalID, req.TransactionTimeoutMillis = &id, int32(transactionTimeout.Milliseconds())
+		resp, err := req.RequestWith(ctx, s.cl)
+		if err == nil {
+			err = kerr.ErrorForCode(resp.ErrorCode)
+		}
+		// Concurrent: it is being aborted, and has ended with the answer after the last of these.
+		if !errors.Is(err, kerr.ConcurrentTransactions) {
+			return err
+		}
+		timer := time.NewTimer(evictPause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("%w: %w", err, ctx.Err())
+		}
+	}
+}

@@ -1,0 +1,60 @@
+package stream
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// recreated is for a topic that is not the one whose offsets the ledger holds (KIP-516): it was
+// deleted and created again. Its offsets say nothing of what was handled, and with the old
+// topic the brokers have forgotten which records of the last messages are out.
+func (s *session) recreated(ctx context.Context, partition int32, e entry, in span) (int64, error) {
+	if s.cfg.InputReset != InputAnew {
+		return 0, &LedgerError{partition, fmt.Sprintf("topic %s was deleted and created again: its id is %s, the ledger's offset %d is of %s. "+
+			"Compare both sinks with `tiffin verify`, because records that it names as missing will not be sent any more; then start once with "+
+			"--input-reset=anew to set the old messages' manifest aside and handle the new topic from its first message (%d), or give the new topic "+
+			"a group of its own (kafka.group)",
+			s.topics.input.name, hex.EncodeToString(s.topics.input.id[:]), e.next, hex.EncodeToString(e.topicID[:]), in.start)}
+	}
+	s.log.Warn("the input topic was deleted and created again; beginning anew at its first message", "partition", partition,
+		"ledger", e.next, "known_equal_below", e.level, "offset", in.start)
+	return in.start, s.beginAnew(ctx, partition, e.epoch, 0, in.start)
+}
+
+// withinLog checks the position against what the input topic still holds.
+func (s *session) withinLog(ctx context.Context, partition int32, epoch, next int64, in span) (int64, error) {
+	switch {
+	case next > in.high && s.cfg.InputReset != InputAnew:
+		return 0, &LedgerError{partition, fmt.Sprintf("the ledger stands at %d, but topic %s ends at %d: the brokers have lost messages that were handled "+
+			"(an unclean leader election), or the topic was created again. Start once with --input-reset=anew to set the lost messages' manifest aside and go on at %d",
+			next, s.topics.input.name, in.high, in.high)}
+	case next > in.high:
+		s.log.Warn("the input topic ends before the ledger; going on at its end", "partition", partition, "ledger", next, "offset", in.high)
+		return in.high, s.beginAnew(ctx, partition, epoch, in.high, in.high)
+	case next >= in.start:
+		return next, nil
+	}
+	s.log.Error("campaign messages were deleted by the topic's retention before they were handled",
+		"partition", partition, "from_offset", next, "to_offset", in.start)
+	if err := s.store.moveTo(ctx, partition, epoch, in.start); err != nil {
+		return 0, sinkFault(sinkPostgres, err)
+	}
+	return in.start, s.member.commit(ctx, map[int32]position{partition: {offset: in.start}})
+}
+
+// beginAnew sets the manifest from offset first on aside and moves both offsets to next.
+func (s *session) beginAnew(ctx context.Context, partition int32, epoch, first, next int64) error {
+	n, err := s.store.setAside(ctx, partition, epoch, first, next, s.topics.input.id)
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "42501" {
+		return &LedgerError{partition, fmt.Sprintf("%v: for this one start the role of feedback.dsn needs GRANT UPDATE ON tiffin.trigger", err)}
+	}
+	if err != nil {
+		return sinkFault(sinkPostgres, err)
+	}
+	s.log.Warn("manifest set aside", "partition", partition, "messages", n, "topic", fmt.Sprintf("%s@%d", s.topics.input.name, epoch))
+	return s.member.commit(ctx, map[int32]position{partition: {offset: next}})
+}

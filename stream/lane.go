@@ -1,0 +1,185 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// maxLanes bounds how many partitions are on lanes of their own. One producer more than that
+// is there (producersPerProcess), so that a batch always finds one.
+const maxLanes = 2
+
+// lane delivers what one Kafka transaction cannot hold, beside the batches of the other
+// partitions: a large campaign, or what a crash left unsent. Its partition waits for it:
+// nothing more of it is fetched, and what was fetched is held back.
+type lane struct {
+	claim *claim
+	// cut ends when the lane shall stop at the next point from which another process, or the
+	// next start of this one, can go on: before Postgres' commit, or between two chunks.
+	cut context.Context //nolint:containedctx // it ends with the lane
+	// progress is told to people.
+	progress *progress
+}
+
+// errCut says that a lane stopped before its end.
+var errCut = errors.New("cut short")
+
+// divert takes a campaign that is larger than a transaction to a lane, behind everything
+// that was planned before it. Without a free lane its message is held back, unplanned. It
+// returns the batch to go on with.
+func (s *session) divert(b *batch, t *trigger, m message) (*batch, error) {
+	if !s.lanes.take(t.partition) {
+		t.release()
+		s.lanes.park(m)
+		return b, nil
+	}
+	b, err := s.send(b)
+	large := newBatch()
+	t.record = m.Record // should it become a dead letter
+	large.add(t)
+	if err != nil {
+		large.abandon()
+		return b, err
+	}
+	s.claims.admit(large)
+	if len(large.triggers) == 0 {
+		s.lanes.end(t.partition)
+		return b, nil
+	}
+	before := s.last
+	s.spawn(func() error {
+		defer large.abandon()
+		what := triggerID(s.topics.input.name, t.partition, t.offset)
+		return s.drive(large.advances[0].claim, what, func(l *lane) error {
+			l.progress.total.Store(int64(t.deliveries()))
+			return s.deliverLarge(l, large, before)
+		})
+	})
+	return b, nil
+}
+
+// drive runs a lane of a claim that is counted in flight, to its end or until it is cut. What
+// was held back meanwhile goes on only behind a lane that has come to its end, or of which
+// the partition is no longer ours.
+func (s *session) drive(cl *claim, what string, run func(*lane) error) error {
+	cut, cancel := context.WithCancel(s.cutting)
+	defer cancel()
+	s.claims.onGive(cl, cancel)
+	l := &lane{claim: cl, cut: cut, progress: s.state.began(what)}
+	defer s.state.finished(l.progress)
+	err := run(l)
+	switch {
+	case err == nil:
+		s.lanes.end(cl.partition)
+		s.claims.leave(cl, true)
+	case cut.Err() != nil && s.work.Err() == nil:
+		s.log.Warn("a large delivery was cut short; whoever takes its partition goes on with it", "what", l.progress.String())
+		s.lanes.end(cl.partition)
+		s.claims.leave(cl, false)
+		err = nil
+	}
+	return err
+}
+
+// deliverLarge stores a campaign in one Postgres transaction, on a connection of its own, and
+// then sends its records in chunks. The group's offset stays at its message until the last;
+// the commits' metadata says how many of its records are out.
+func (s *session) deliverLarge(l *lane, b, before *batch) error {
+	if before != nil {
+		if err := await(l.cut, before.done); err != nil {
+			return err
+		}
+	}
+	if err := s.storeLarge(l, b); err != nil {
+		return sinkFault(sinkPostgres, err)
+	}
+	if err := s.sendLarge(l, b.triggers[0]); err != nil {
+		return sinkFault(sinkKafka, err)
+	}
+	s.metrics.delivered(b, s.cfg.Now())
+	return nil
+}
+
+func (s *session) storeLarge(l *lane, b *batch) error {
+	w, err := s.store.another(l.cut)
+	if err != nil {
+		return fmt.Errorf("connection for a large campaign: %w", err)
+	}
+	defer w.close(s.work)
+	b.rows = &l.progress.rows
+	err = w.deliver(l.cut, b, closed())
+	if fault := refusedRow(err); fault != nil { // alone, and nothing of it is produced yet
+		b.refuse(fault)
+		return w.deliver(l.cut, b, closed())
+	}
+	return err
+}
+
+func (s *session) sendLarge(l *lane, t *trigger) error {
+	if t.fault != nil {
+		send := func(p *producer) error { return p.sendDeadLetter(s.work, t) }
+		return s.sendChunk(send, map[int32]position{t.partition: {offset: t.offset + 1}})
+	}
+	env := newEnvelope(&t.campaign, t.now)
+	total := t.deliveries()
+	for from := 0; from < total; {
+		if l.cut.Err() != nil {
+			return errCut
+		}
+		to := min(from+s.cfg.MaxTransactionRecords, total)
+		at := position{offset: t.offset, sent: int64(to)}
+		if to == total {
+			at = position{offset: t.offset + 1}
+		}
+		send := func(p *producer) error { return p.sendDeliveries(s.work, t, &env, from, to) }
+		if err := s.sendChunk(send, map[int32]position{t.partition: at}); err != nil {
+			return err
+		}
+		l.progress.records.Store(int64(to))
+		s.state.chunkOut()
+		from = to
+	}
+	return nil
+}
+
+// sendChunk sends records and moves the offsets. A chunk that has begun is finished.
+func (s *session) sendChunk(send func(*producer) error, at map[int32]position) error {
+	p, err := s.rotation.take(s.work)
+	if err != nil {
+		return err
+	}
+	defer s.rotation.give(p)
+	if err := p.begin(); err != nil {
+		return err
+	}
+	if err := send(p); err != nil {
+		return err
+	}
+	return s.conclude(s.work, p, at)
+}
+
+// conclude ends a chunk: records acknowledged, then the offsets, in the transaction or, in
+// at_least_once mode, after it.
+func (s *session) conclude(ctx context.Context, p *producer, at map[int32]position) error {
+	if err := p.flush(ctx); err != nil {
+		return err
+	}
+	if s.cfg.Mode == AtLeastOnce {
+		return s.member.commit(ctx, at)
+	}
+	if err := s.member.commitIn(ctx, p, at); err != nil {
+		return err
+	}
+	return p.commit(ctx)
+}
+
+// goOn delivers what was held back of partitions that are on no lane any more.
+func (s *session) goOn(ctx context.Context) error {
+	partitions, messages := s.lanes.release()
+	if err := s.handle(ctx, messages); err != nil {
+		return err
+	}
+	s.lanes.resumeRest(partitions)
+	return nil
+}

@@ -1,0 +1,130 @@
+package stream
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"example.com/tiffin/cache"
+)
+
+// message is a record of the input topic and the fence's mark of its poll.
+type message struct {
+	*kgo.Record
+	mark cache.Mark
+}
+
+// lanes are the partitions that are held back: those on a lane, and those whose next message
+// waits for a lane to be free. What is held of a partition is bounded: it is paused, so that
+// nothing comes but what the polls under way hold. Safe for concurrent use.
+type lanes struct {
+	// ended is sent to when there is something to release.
+	ended chan struct{}
+	// pause and resume tell the consumer; they are called with mu held, so that they come in
+	// the order of what they tell.
+	pause, resume func(partitions ...int32)
+
+	mu   sync.Mutex
+	busy int
+	shut bool
+	held map[int32]*held
+}
+
+// held is what is to be handled when a partition goes on, in order.
+type held struct {
+	onLane   bool // false: waits for one
+	messages []message
+}
+
+func newLanes() *lanes {
+	return &lanes{ended: make(chan struct{}, 1), held: map[int32]*held{}}
+}
+
+// take puts a partition on a lane; false when none is free.
+func (l *lanes) take(partition int32) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.busy >= maxLanes {
+		return false
+	}
+	l.enter(partition)
+	return true
+}
+
+// begin puts a partition on a lane, free or not, and calls start; false when they are shut.
+func (l *lanes) begin(partition int32, start func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.shut {
+		return false
+	}
+	l.enter(partition)
+	start()
+	return true
+}
+
+func (l *lanes) enter(partition int32) {
+	l.busy++
+	l.held[partition] = &held{onLane: true} // what was held of an earlier claim is read again
+	l.pause(partition)
+}
+
+// close shuts the lanes: nothing is begun any more.
+func (l *lanes) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shut = true
+}
+
+// park holds a partition back, beginning with m, until a lane ends.
+func (l *lanes) park(m message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held[m.Partition] = &held{messages: []message{m}}
+	l.pause(m.Partition)
+}
+
+// hold keeps a message of a partition that is held back; false when it is not.
+func (l *lanes) hold(m message) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h := l.held[m.Partition]
+	if h != nil {
+		h.messages = append(h.messages, m)
+	}
+	return h != nil
+}
+
+// end takes a partition off its lane.
+func (l *lanes) end(partition int32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busy--
+	l.held[partition].onLane = false
+	select {
+	case l.ended <- struct{}{}:
+	default: // it will be looked at anyway
+	}
+}
+
+// release gives out what is held of all partitions that are on no lane.
+func (l *lanes) release() (partitions []int32, messages []message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for partition, h := range l.held {
+		if !h.onLane {
+			partitions = append(partitions, partition)
+			messages = append(messages, h.messages...)
+			delete(l.held, partition)
+		}
+	}
+	return partitions, messages
+}
+
+// resumeRest goes on reading those of the partitions that are not held back again.
+func (l *lanes) resumeRest(partitions []int32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.resume(slices.DeleteFunc(partitions, func(p int32) bool { return l.held[p] != nil })...)
+}

@@ -1,0 +1,95 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A row that the feedback table's own rules refuse is refused for ever: its campaign becomes
+// a dead letter, as a whole. Which campaign of a batch it was, Postgres does not always tell,
+// and records of the batch are under way to the brokers: so the session ends, and the next
+// ones take care.
+
+// careFor is how long care is taken after a refusal.
+const careFor = time.Minute
+
+// care is taken while rows are being refused: each campaign is alone with its rows, and none
+// of its records is produced before Postgres has taken them. It outlives the session; one
+// session at a time uses it.
+type care struct{ until time.Time }
+
+func (c *care) taken(now time.Time) bool { return now.Before(c.until) }
+
+// refusedRow returns the fault of the record when err says that a rule of the feedback table
+// refuses it: a CHECK constraint, a text longer than its column, an exception that a trigger
+// raises. What else a table may complain of (a column that must not be null, a row that is
+// missing elsewhere or there twice, a partition that is missing) is the table's state:
+// somebody mends it, and it is waited for.
+func refusedRow(err error) *MalformedError {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pg.SchemaName == "tiffin" {
+		return nil
+	}
+	switch {
+	case pg.Code == "23514" && pg.ConstraintName != "": // check_violation; without a name: no partition for the row
+	case pg.Code == "22001": // string_data_right_truncation
+	case pg.Code == "P0001": // raise_exception
+	default:
+		return nil
+	}
+	return malformed(reasonRefused, "the feedback table refuses a row of it: %s (SQLSTATE %s)", pg.Message, pg.Code)
+}
+
+// storeBatch commits a batch in Postgres. A campaign that the table refuses is stored as the dead
+// letter that it becomes.
+func (s *session) storeBatch(ctx context.Context, b *batch) error {
+	mayCommit := s.mayCommit(b)
+	err := s.store.deliver(ctx, b, mayCommit)
+	fault := refusedRow(err)
+	if fault == nil {
+		return err
+	}
+	s.care.until = s.cfg.Now().Add(careFor)
+	if !b.alone || b.bulky && closedAlready(b.taken) {
+		return fmt.Errorf("a campaign is refused; each is tried alone now: %w", err)
+	}
+	b.refuse(fault)
+	return s.store.deliver(ctx, b, mayCommit)
+}
+
+// awaitRows waits, where care is taken, until no row of the batch can be refused any more.
+func (b *batch) awaitRows(ctx context.Context) error {
+	switch {
+	case !b.alone:
+		return nil
+	case b.bulky: // Postgres waits for the brokers before it commits
+		return await(ctx, b.taken)
+	default:
+		return await(ctx, b.stored)
+	}
+}
+
+func closedAlready(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// refuse turns the delivery of a batch into a dead letter.
+func (b *batch) refuse(fault *MalformedError) {
+	for _, t := range b.triggers {
+		if t.recipients != nil {
+			t.release()
+			t.recipients = nil
+			t.reject(t.record, fault)
+		}
+	}
+	b.deliveries = 0
+}

@@ -1,0 +1,99 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// topicsTake reports whether the brokers would take what a session has for them: every topic
+// is there, its partitions have leaders, and those that are written to as many replicas in
+// sync as min.insync.replicas asks for. The client retries such faults in silence.
+func topicsTake(ctx context.Context, cl *kgo.Client, k *KafkaConfig) error {
+	req := kmsg.NewPtrMetadataRequest()
+	for _, name := range []string{k.Input, k.Output, k.DeadLetter} {
+		topic := kmsg.NewMetadataRequestTopic()
+		topic.Topic = new(name)
+		req.Topics = append(req.Topics, topic)
+	}
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for i := range resp.Topics {
+		t := &resp.Topics[i]
+		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+			faults = append(faults, topicFault(*t.Topic, err))
+			continue
+		}
+		if faults = append(faults, leaderless(t)); *t.Topic != k.Input {
+			faults = append(faults, thinned(ctx, cl, t))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func topicFault(name string, err error) error {
+	if errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return &TopicError{Topic: name, Err: err}
+	}
+	return fmt.Errorf("topic %s: %w", name, err)
+}
+
+func leaderless(t *kmsg.MetadataResponseTopic) error {
+	var without []int32
+	for _, p := range t.Partitions {
+		if p.Leader < 0 || p.ErrorCode == kerr.LeaderNotAvailable.Code {
+			without = append(without, p.Partition)
+		}
+	}
+	if len(without) == 0 {
+		return nil
+	}
+	slices.Sort(without)
+	return fmt.Errorf("topic %s: no leader for partitions %v: start the brokers that hold them", *t.Topic, without)
+}
+
+// thinned asks for the limit only where a replica is out of sync.
+func thinned(ctx context.Context, cl *kgo.Client, t *kmsg.MetadataResponseTopic) error {
+	least := -1
+	for _, p := range t.Partitions {
+		if n := len(p.ISR); n < len(p.Replicas) && (least < 0 || n < least) {
+			least = n
+		}
+	}
+	if least < 0 {
+		return nil
+	}
+	need, err := minInSync(ctx, cl, *t.Topic)
+	if err != nil || least >= need {
+		return err
+	}
+	return fmt.Errorf("topic %s: %w: %d in sync, min.insync.replicas is %d: start the missing brokers", *t.Topic, kerr.NotEnoughReplicas, least, need)
+}
+
+// minInSync is 0 when the brokers do not tell.
+func minInSync(ctx context.Context, cl *kgo.Client, topic string) (int, error) {
+	configs, err := kadm.NewClient(cl).DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return 0, err
+	}
+	rc, err := configs.On(topic, nil)
+	if err != nil || rc.Err != nil {
+		return 0, nil //nolint:nilerr // no right to read the settings: said once, at the session's start
+	}
+	for _, c := range rc.Configs {
+		if c.Key == "min.insync.replicas" && c.Value != nil {
+			return strconv.Atoi(*c.Value)
+		}
+	}
+	return 0, nil
+}

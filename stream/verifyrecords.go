@@ -1,0 +1,182 @@
+package stream
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// batchOfSums is how many messages a side gathers before it takes the tally's lock.
+const batchOfSums = 2048
+
+// tallySide adds one side's deliveries to the tally. For one goroutine.
+type tallySide struct {
+	tally *tally
+	batch map[tallyKey]sums
+	key   tallyKey
+	now   sums // of key: deliveries of one message come one after the other
+}
+
+func newTallySide(t *tally) *tallySide { return &tallySide{tally: t, batch: map[tallyKey]sums{}} }
+
+// of returns the sums of a message, to add to until the next call.
+func (s *tallySide) of(key tallyKey) (*sums, error) {
+	if key == s.key {
+		return &s.now, nil
+	}
+	s.put()
+	s.key = key
+	if len(s.batch) < batchOfSums {
+		return &s.now, nil
+	}
+	return &s.now, s.tally.add(s.batch)
+}
+
+func (s *tallySide) put() {
+	if s.now != (sums{}) {
+		had := s.batch[s.key]
+		had.add(&s.now)
+		s.batch[s.key] = had
+		s.now = sums{}
+	}
+}
+
+func (s *tallySide) end() error {
+	s.put()
+	return s.tally.add(s.batch)
+}
+
+// tallyRecords adds the records of the output topic, then the dead letters.
+func (v *verifier) tallyRecords(ctx context.Context, extra chan<- Difference) error {
+	side, print := newTallySide(v.tally), newFingerprint(v.seeds[0], v.seeds[1])
+	names := triggerNames{prefix: []byte(v.Kafka.Input + "/")}
+	err := v.read(ctx, v.output, func(r *kgo.Record) error {
+		partition, offset, ours := names.of(r)
+		switch {
+		case names.last == nil && v.isOurTime(r):
+			return send(ctx, extra, foreign(ExtraRecord, v.output.topic, r))
+		case !ours:
+			v.found.Other++
+			return nil
+		}
+		v.output.saw(r, partition, offset)
+		if !v.inScope(partition, offset) {
+			v.found.Other++
+			return nil
+		}
+		v.found.Records++
+		sum, err := side.of(tallyKey{partition: partition, offset: offset})
+		a, b := print.of(r.Key, r.Value)
+		sum.records++
+		sum.a -= a
+		sum.b -= b
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = v.read(ctx, v.letters, func(r *kgo.Record) error {
+		partition, offset, ours := names.of(r)
+		switch {
+		case names.last == nil && v.isOurTime(r):
+			return send(ctx, extra, foreign(ExtraLetter, v.letters.topic, r))
+		case !ours:
+			return nil
+		}
+		v.letters.saw(r, partition, offset)
+		if !v.inScope(partition, offset) {
+			return nil
+		}
+		v.found.DeadLetters++
+		sum, err := side.of(tallyKey{partition: partition, offset: offset, letter: true})
+		a, b := print.of(nil, lastHeader(r, "reason"))
+		sum.records++
+		sum.a -= a
+		sum.b -= b
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return side.end()
+}
+
+// inScope reports whether a message is one of those compared, or in a comparison of everything
+// one of a partition that the ledger does not know.
+func (v *verifier) inScope(partition int32, offset int64) bool {
+	span, known := v.spans[partition]
+	if !known {
+		return v.whole
+	}
+	return span.from <= offset && offset < span.to
+}
+
+// isOurTime reports whether a record that names no message was written while the messages of
+// this comparison were handled: the topic may hold records of whatever wrote it before.
+func (v *verifier) isOurTime(r *kgo.Record) bool {
+	return v.since != nil && !r.Timestamp.Before(v.since.Add(-clockMargin)) && (v.until == nil || !r.Timestamp.After(v.until.Add(clockMargin)))
+}
+
+func foreign(kind DifferenceKind, topic string, r *kgo.Record) Difference {
+	client := string(r.Key)
+	return Difference{
+		Kind: kind, Client: &client, Record: triggerID(topic, r.Partition, r.Offset),
+		Text: "record " + triggerID(topic, r.Partition, r.Offset) + " has no header trigger that names a campaign message: tiffin did not write it",
+	}
+}
+
+func send(ctx context.Context, to chan<- Difference, d Difference) error {
+	select {
+	case to <- d:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// triggerNames reads the header trigger; neighbours mostly have the same.
+type triggerNames struct {
+	prefix    []byte // TOPIC/ of the input
+	last      []byte // the header that was read last; nil for none, or no name of a message
+	partition int32
+	offset    int64
+	ours      bool
+}
+
+// of returns the message that a record names; ours is false when it is of another topic.
+func (n *triggerNames) of(r *kgo.Record) (partition int32, offset int64, ours bool) {
+	header := lastHeader(r, "trigger")
+	if header != nil && bytes.Equal(header, n.last) {
+		return n.partition, n.offset, n.ours
+	}
+	n.last, n.ours = nil, false
+	_, p, o, err := ParseTrigger(string(header))
+	if err != nil {
+		return 0, 0, false
+	}
+	n.last, n.partition, n.offset = header, p, o
+	n.ours = bytes.HasPrefix(header, n.prefix) && string(header) == triggerID(string(n.prefix[:len(n.prefix)-1]), p, o)
+	return p, o, n.ours
+}
+
+// lastHeader is the value of the last header of a name: dead letters keep what came before ours.
+func lastHeader(r *kgo.Record, name string) []byte {
+	for _, h := range slices.Backward(r.Headers) {
+		if h.Key == name {
+			return h.Value
+		}
+	}
+	return nil
+}
+
+func (k tallyKey) trigger(topic string) string { return triggerID(topic, k.partition, k.offset) }
+
+func counted(n int64, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return strconv.FormatInt(n, 10) + " " + what
+}
