@@ -1,0 +1,367 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"example.com/tiffin/internal/checkup"
+)
+
+// Examine checks everything that the daemon will need of the Kafka cluster, one line each, and changes
+// nothing: it makes no topic, joins no group and begins no transaction.
+func Examine(ctx context.Context, k KafkaConfig, mode Mode, sheet *checkup.Sheet) error {
+	k.setDefaults()
+	if err := errors.Join(k.validate()...); err != nil {
+		return err
+	}
+	sheet.Area("kafka")
+	v := &visit{k: &k, mode: mode, sheet: sheet}
+	v.network(ctx)
+	cl, err := k.newClient()
+	if err == nil {
+		v.cl, v.adm = cl, kadm.NewClient(cl)
+		defer cl.Close()
+	}
+	v.cluster(ctx, err)
+	v.topics(ctx)
+	v.rights(ctx)
+	v.limits(ctx)
+	return nil
+}
+
+// visit is one visit of the doctor to the Kafka cluster.
+type visit struct {
+	k     *KafkaConfig
+	mode  Mode
+	sheet *checkup.Sheet
+	cl    *kgo.Client
+	adm   *kadm.Client
+
+	meta   *kmsg.MetadataResponse
+	broker map[string]string // its settings, as far as they may be read
+}
+
+func (v *visit) network(ctx context.Context) {
+	v.sheet.Check(ctx, "dns", nil, func(ctx context.Context) checkup.Finding { return checkup.Resolve(ctx, v.k.Brokers, "kafka.brokers") })
+	v.sheet.Check(ctx, "tcp", []string{"dns"}, func(ctx context.Context) checkup.Finding { return checkup.Dial(ctx, v.k.Brokers, "kafka.brokers") })
+	v.sheet.Check(ctx, "tls", []string{"tcp"}, v.tls)
+}
+
+func (v *visit) tls(ctx context.Context) checkup.Finding {
+	host, _, _ := net.SplitHostPort(v.k.Brokers[0]) // dns has judged it
+	if !v.k.TLS.Enabled {
+		if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+			return checkup.Good("none, to this machine")
+		}
+		return checkup.Odd("none: passwords and records cross the network in the clear", "kafka.tls.enabled: true, with the brokers' TLS listener in kafka.brokers")
+	}
+	config, err := v.k.TLS.config()
+	if err != nil {
+		return checkup.Bad(err.Error(), "correct kafka.tls.ca_file, kafka.tls.cert_file and kafka.tls.key_file")
+	}
+	config.ServerName = host
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", v.k.Brokers[0])
+	if err != nil {
+		return checkup.Bad(err.Error(), "try again")
+	}
+	return checkup.Handshake(ctx, conn, config, "kafka.tls.ca_file", time.Now())
+}
+
+func (v *visit) cluster(ctx context.Context, unmade error) {
+	v.sheet.Check(ctx, "login", []string{"tls"}, func(ctx context.Context) checkup.Finding { return v.login(ctx, unmade) })
+	v.sheet.Check(ctx, "advertised", []string{"login"}, v.advertised)
+	v.sheet.Check(ctx, "version", []string{"advertised"}, func(ctx context.Context) checkup.Finding {
+		versions, err := v.adm.ApiVersions(ctx)
+		if err != nil {
+			return v.fault("ask for the brokers' versions", err)
+		}
+		for _, b := range versions {
+			txn, offered := b.KeyMaxVersion(int16(kmsg.TxnOffsetCommit))
+			if v.mode == ExactlyOnce && (!offered || txn < 3) { // KIP-447, Kafka 2.5
+				return checkup.Bad(fmt.Sprintf("broker %d is %s: no transactions with fencing by the group's generation", b.NodeID, b.VersionGuess()),
+					"Kafka 2.5 or newer, or delivery.mode: at_least_once")
+			}
+		}
+		var texts []string
+		for _, b := range versions.Sorted() {
+			texts = append(texts, fmt.Sprintf("broker %d: %s", b.NodeID, b.VersionGuess()))
+		}
+		return checkup.Good(strings.Join(texts, ", "))
+	})
+}
+
+// login asks for the metadata of the topics, which needs SASL to have passed but no right.
+func (v *visit) login(ctx context.Context, unmade error) checkup.Finding {
+	if unmade != nil {
+		return checkup.Bad(unmade.Error(), "correct the settings kafka.tls and kafka.sasl")
+	}
+	req := kmsg.NewPtrMetadataRequest()
+	req.IncludeTopicAuthorizedOperations = true
+	for _, name := range []string{v.k.Input, v.k.Output, v.k.DeadLetter} {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = new(name)
+		req.Topics = append(req.Topics, t)
+	}
+	var err error
+	if v.meta, err = req.RequestWith(ctx, v.cl); err != nil {
+		return v.fault("log in", err)
+	}
+	if v.k.SASL.Mechanism == "" {
+		return checkup.Good("no SASL")
+	}
+	return checkup.Good(v.k.SASL.Mechanism + " as " + v.k.SASL.Username)
+}
+
+// advertised judges whether the addresses that the brokers tell their clients can be reached from here:
+// the seeds may, and they not.
+func (v *visit) advertised(ctx context.Context) checkup.Finding {
+	var addresses []string
+	for _, b := range v.meta.Brokers {
+		addresses = append(addresses, net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))))
+	}
+	for _, judge := range []func(context.Context, []string, string) checkup.Finding{checkup.Resolve, checkup.Dial} {
+		if f := judge(ctx, addresses, "advertised.listeners of the broker"); f.Verdict == checkup.Fail {
+			return f
+		}
+	}
+	return checkup.Good(strings.Join(addresses, ", "))
+}
+
+func (v *visit) fault(what string, err error) checkup.Finding {
+	fix := kafkaRemedy(err)
+	if fix == "" {
+		fix = "see the brokers' logs"
+	}
+	return checkup.Bad(what+": "+err.Error(), fix)
+}
+
+// patiently repeats a question whose answer will come by itself: on a new cluster the first question
+// for a coordinator makes the topic that it keeps its state in.
+func patiently(ctx context.Context, ask func() error) error {
+	pause := time.NewTicker(patientlyEvery)
+	defer pause.Stop()
+	for {
+		err := ask()
+		if !kerr.IsRetriable(err) {
+			return err
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+const patientlyEvery = 200 * time.Millisecond
+
+func (v *visit) topics(ctx context.Context) {
+	v.broker = map[string]string{}
+	v.sheet.Check(ctx, "broker_settings", []string{"advertised"}, func(ctx context.Context) checkup.Finding {
+		id := strconv.Itoa(int(v.meta.Brokers[0].NodeID))
+		configs, err := v.adm.DescribeBrokerConfigs(ctx, v.meta.Brokers[0].NodeID)
+		if err == nil {
+			var rc kadm.ResourceConfig
+			if rc, err = configs.On(id, nil); err == nil {
+				err = rc.Err
+			}
+			for _, c := range rc.Configs {
+				v.broker[c.Key] = c.MaybeValue()
+			}
+		}
+		if err != nil {
+			return checkup.Odd("may not be read, so limits of the brokers are not judged: "+err.Error(), "grant DescribeConfigs on the cluster, for the doctor only")
+		}
+		return checkup.Good("read from broker " + id)
+	})
+	for _, t := range []struct{ what, name string }{{"input", v.k.Input}, {"output", v.k.Output}, {"dead_letter", v.k.DeadLetter}} {
+		v.sheet.Check(ctx, "topic_"+t.what, []string{"login"}, func(context.Context) checkup.Finding { return v.topic(t.name) })
+	}
+}
+
+// metadata is what the brokers told of a topic.
+func (v *visit) metadata(name string) *kmsg.MetadataResponseTopic {
+	i := slices.IndexFunc(v.meta.Topics, func(t kmsg.MetadataResponseTopic) bool { return t.Topic != nil && *t.Topic == name })
+	if i < 0 {
+		return &kmsg.MetadataResponseTopic{ErrorCode: kerr.UnknownTopicOrPartition.Code}
+	}
+	return &v.meta.Topics[i]
+}
+
+func (v *visit) topic(name string) checkup.Finding {
+	t := v.metadata(name)
+	create := fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions N", v.k.Brokers[0], name)
+	switch err := kerr.ErrorForCode(t.ErrorCode); {
+	case errors.Is(err, kerr.UnknownTopicOrPartition) && v.broker["auto.create.topics.enable"] == "true":
+		return checkup.Odd("topic "+name+" does not exist; the brokers will create it, with one partition unless num.partitions says otherwise", create)
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		return checkup.Bad("topic "+name+" does not exist", create)
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return checkup.Bad("topic "+name+" may not be described, or does not exist", v.grant("Describe", "--topic "+name))
+	case err != nil:
+		return v.fault("topic "+name, err)
+	}
+	for _, p := range t.Partitions {
+		if p.Leader < 0 {
+			return checkup.Bad(fmt.Sprintf("topic %s: partition %d has no leader", name, p.Partition), "bring its brokers back: "+describeCommand(v.k, name))
+		}
+	}
+	text := fmt.Sprintf("%s, %d partitions, %d replicas", name, len(t.Partitions), len(t.Partitions[0].Replicas))
+	if len(t.Partitions[0].Replicas) == 1 && len(v.meta.Brokers) > 1 {
+		return checkup.Odd(text+": one broker's disk is all that holds it", "kafka-reassign-partitions.sh, to three replicas")
+	}
+	return checkup.Good(text)
+}
+
+func describeCommand(k *KafkaConfig, topic string) string {
+	return fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --describe --topic %s", k.Brokers[0], topic)
+}
+
+func (v *visit) grant(operation, resource string) string {
+	user := v.k.SASL.Username
+	if user == "" {
+		user = "USER"
+	}
+	return fmt.Sprintf("kafka-acls.sh --bootstrap-server %s --add --allow-principal User:%s --operation %s %s", v.k.Brokers[0], user, operation, resource)
+}
+
+// The bits of authorized operations (KIP-430; AclOperation's codes).
+const (
+	opRead  = 3
+	opWrite = 4
+)
+
+// unknownOperations is what a broker says that has no authorizer, or is too old to tell.
+const unknownOperations = -2147483648
+
+func allowed(operations int32, bit int) bool {
+	return operations == unknownOperations || operations&(1<<bit) != 0
+}
+
+func (v *visit) rights(ctx context.Context) {
+	v.right(ctx, "read", "input", v.k.Input, opRead, "Read")
+	v.right(ctx, "write", "output", v.k.Output, opWrite, "Write")
+	v.right(ctx, "write", "dead_letter", v.k.DeadLetter, opWrite, "Write")
+	v.sheet.Check(ctx, "group", []string{"advertised"}, v.group)
+	if v.mode == ExactlyOnce {
+		v.sheet.Check(ctx, "transactional_id", []string{"version"}, v.transactionalID)
+	}
+}
+
+func (v *visit) right(ctx context.Context, verb, what, name string, bit int, operation string) {
+	v.sheet.Check(ctx, "may_"+verb+"_"+what, []string{"topic_" + what}, func(context.Context) checkup.Finding {
+		t := v.metadata(name)
+		if t.ErrorCode != 0 {
+			return checkup.Odd("not known before topic "+name+" exists", v.grant(operation, "--topic "+name))
+		}
+		if !allowed(t.AuthorizedOperations, bit) {
+			return checkup.Bad("no right to "+verb+" topic "+name, v.grant(operation, "--topic "+name))
+		}
+		return checkup.Good("topic " + name)
+	})
+}
+
+// group judges whether the group may be read, and is of consumers.
+func (v *visit) group(ctx context.Context) checkup.Finding {
+	req := kmsg.NewPtrDescribeGroupsRequest()
+	req.Groups, req.IncludeAuthorizedOperations = []string{v.k.Group}, true
+	var resp *kmsg.DescribeGroupsResponse
+	err := patiently(ctx, func() (err error) {
+		if resp, err = req.RequestWith(ctx, v.cl); err == nil && len(resp.Groups) == 1 {
+			err = kerr.ErrorForCode(resp.Groups[0].ErrorCode)
+		}
+		return err
+	})
+	read := v.grant("Read", "--group "+v.k.Group)
+	switch {
+	case errors.Is(err, kerr.GroupIDNotFound): // since version 6 of the request: nobody has joined yet
+		return checkup.Good(v.k.Group + " is new")
+	case errors.Is(err, kerr.GroupAuthorizationFailed):
+		return checkup.Bad("no right to group "+v.k.Group, read)
+	case err != nil:
+		return v.fault("group "+v.k.Group, err)
+	}
+	g := resp.Groups[0]
+	switch {
+	case !allowed(g.AuthorizedOperations, opRead):
+		return checkup.Bad("no right to read group "+v.k.Group, read)
+	case g.ProtocolType != "" && g.ProtocolType != "consumer":
+		return checkup.Bad(fmt.Sprintf("group %s is of another kind: %s", v.k.Group, g.ProtocolType), "name another group in kafka.group")
+	}
+	return checkup.Good(fmt.Sprintf("%s, state %s, %d members", v.k.Group, strings.ToLower(g.State), len(g.Members)))
+}
+
+// transactionalID asks for the state of an id. That needs Describe only, which Write implies: whether
+// Write was granted shows without a change only so far.
+func (v *visit) transactionalID(ctx context.Context) checkup.Finding {
+	id := v.k.Group + "-doctor"
+	req := kmsg.NewPtrDescribeTransactionsRequest()
+	req.TransactionalIDs = []string{id}
+	err := patiently(ctx, func() error {
+		resp, err := req.RequestWith(ctx, v.cl)
+		if err == nil && len(resp.TransactionStates) == 1 {
+			err = kerr.ErrorForCode(resp.TransactionStates[0].ErrorCode)
+		}
+		return err
+	})
+	switch {
+	case err == nil, errors.Is(err, kerr.TransactionalIDNotFound):
+		return checkup.Good("ids with the prefix " + v.k.Group + " may be used")
+	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
+		return checkup.Bad("no right to transactional ids with the prefix "+v.k.Group,
+			v.grant("Write", "--transactional-id "+v.k.Group+" --resource-pattern-type prefixed"))
+	case errors.Is(err, kerr.UnsupportedVersion), errors.Is(err, kerr.UnknownServerError):
+		return checkup.Odd("the brokers are too old to tell without a change", v.grant("Write", "--transactional-id "+v.k.Group+" --resource-pattern-type prefixed"))
+	}
+	return v.fault("transactional id "+id, err)
+}
+
+func (v *visit) limits(ctx context.Context) {
+	if v.mode == ExactlyOnce {
+		v.sheet.Check(ctx, "transaction_timeout", []string{"broker_settings"}, func(context.Context) checkup.Finding {
+			text, known := v.broker["transaction.max.timeout.ms"]
+			longest, err := strconv.ParseInt(text, 10, 64)
+			switch {
+			case !known || err != nil:
+				return checkup.Odd("transaction.max.timeout.ms is not known", "see the brokers' settings: "+transactionTimeout.String()+" are needed")
+			case longest < transactionTimeout.Milliseconds():
+				return checkup.Bad("transaction.max.timeout.ms is "+text, fmt.Sprintf("transaction.max.timeout.ms=%d or more on the brokers", transactionTimeout.Milliseconds()))
+			}
+			return checkup.Good("transaction.max.timeout.ms is " + text)
+		})
+	}
+	v.sheet.Check(ctx, "message_size", []string{"topic_input", "topic_output", "topic_dead_letter"}, v.sizes)
+}
+
+// sizes judges whether what fits into the input fits into the outputs.
+func (v *visit) sizes(ctx context.Context) checkup.Finding {
+	names := []string{v.k.Input, v.k.Output, v.k.DeadLetter}
+	for _, name := range names {
+		if v.metadata(name).ErrorCode != 0 {
+			return checkup.Odd("not known before topic "+name+" exists", "create it")
+		}
+	}
+	sizes, err := messageLimits(ctx, v.cl, names...)
+	if err != nil {
+		return checkup.Odd("the topics' settings may not be read, so max.message.bytes is taken for the default: "+err.Error(), v.grant("DescribeConfigs", "--topic "+v.k.Output))
+	}
+	text := fmt.Sprintf("max.message.bytes: input %d, output %d, dead letters %d", sizes[0], sizes[1], sizes[2])
+	for i, name := range names[1:] {
+		if sizes[i+1] < sizes[0] {
+			return checkup.Odd(text+": a campaign may be too large for "+name, fmt.Sprintf(
+				"kafka-configs.sh --bootstrap-server %s --alter --topic %s --add-config max.message.bytes=%d", v.k.Brokers[0], name, sizes[0]))
+		}
+	}
+	return checkup.Good(text)
+}
