@@ -1,10 +1,10 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # Removes the rules of the delivery protocol one at a time, as internal/mutants/run.sh says.
-#   sh stream/mutants.sh [name…]
+#   bash stream/mutants.sh [name…]
 set -u
 cd "$(dirname "$0")" || exit 2
-tests='Crash(AtEveryStep|InRecovery)'
 . ../internal/mutants/run.sh
+stages=('CrashAtEveryStep' 'CrashInRecovery')
 
 mutant kafka-waits-for-postgres publish.go 'if err := await(ctx, b.stored); err != nil {
 		return err
@@ -12,8 +12,8 @@ mutant kafka-waits-for-postgres publish.go 'if err := await(ctx, b.stored); err 
 	if prev == nil {' 'if prev == nil {'
 mutant offsets-in-the-transaction publish.go 's.member.commitIn(ctx, p, b.positions())' 's.member.commit(ctx, b.positions())'
 mutant commits-in-order publish.go 'return await(ctx, prev.done)' 'return nil'
-mutant large-keeps-its-offset publish.go 'at := position{offset: t.offset, sent: int64(to)}' 'at := position{offset: t.offset + 1}'
-mutant recovery-sends takeover.go 'return e.next, r.run(ctx)' 'return e.next, s.member.commit(ctx, map[int32]position{r.partition: {offset: r.to}})'
+mutant large-keeps-its-offset lane.go 'at := position{offset: t.offset, sent: int64(to)}' 'at := position{offset: t.offset + 1}'
+mutant recovery-sends takeover.go 'return r.run(s.work, l)' 'return s.member.commit(s.work, map[int32]position{r.partition: {offset: r.to}})'
 mutant recovery-skips-what-is-out recovery.go 'sent = r.from.sent' 'sent = 0'
 mutant recovery-sends-dead-letters recovery.go 'return r.resendDeadLetter(ctx, rec)' 'return nil'
 mutant recovery-sends-deliveries recovery.go 'return r.resendDeliveries(ctx, rec)' 'return nil'
@@ -23,4 +23,52 @@ mutant a-fault-ends-the-session session.go 's.fail(err)
 	})' '_ = err
 		}
 	})'
-exit "$((survivors > 0))"
+mutant lane-comes-behind-its-partition lane.go 'if err := await(l.cut, before.done); err != nil' 'if err := l.cut.Err(); err != nil'
+mutant lane-holds-its-partition deliver.go 'if s.lanes.hold(m) {' 'if false {'
+mutant lane-of-a-fault-holds-on lane.go 'case err == nil:' 'case err == nil || s.work.Err() == nil:'
+mutant lane-cut-is-not-level session.go 'if c.cut {' 'if false {'
+mutant lane-cut-between-chunks lane.go 'if l.cut.Err() != nil {
+			return errCut' 'if l.cut.Err() != nil {
+			return nil'
+mutant recovery-joins-nobody-again recovery.go 'found++
+' 'found++
+			c, _ := row.campaign()
+			again, err := r.s.planner.index.Lookup(ctx, c.RestaurantID)
+			if err != nil {
+				return err
+			}
+			defer again.Release()
+			for id := range again.Range(int(found-1), int(found)) {
+				row.client = bytes.Clone(id)
+			}
+'
+mutant fence-behind-the-poll session.go 'fetches := s.cl.PollRecords(ctx, most)
+		if ctx.Err() != nil {
+			return nil
+		}
+		var faults error
+		fetches.EachError(func(topic string, partition int32, err error) {
+			faults = errors.Join(faults, fmt.Errorf("read %s/%d: %w", topic, partition, err))
+		})
+		if faults != nil {
+			return sinkFault(sinkKafka, faults)
+		}
+		s.state.doing(polling, "waiting for the index to reach the source'\''s position (fence)")
+		mark, err := s.fence.Wait(ctx)' 'mark, err := s.fence.Wait(ctx)
+		fetches := s.cl.PollRecords(ctx, most)
+		if ctx.Err() != nil {
+			return nil
+		}
+		var faults error
+		fetches.EachError(func(topic string, partition int32, err error) {
+			faults = errors.Join(faults, fmt.Errorf("read %s/%d: %w", topic, partition, err))
+		})
+		if faults != nil {
+			return sinkFault(sinkKafka, faults)
+		}
+		s.state.doing(polling, "waiting for the index to reach the source'\''s position (fence)")' FenceIsRaisedBehind
+# What is a rule of the statements needs a real Postgres, and its tests a real Kafka.
+need_servers
+mutant epoch-is-checked writer.go 'AND p.epoch = n.epoch AND' 'AND' FencedProcessWritesNothing
+mutant claim-raises-the-epoch ledger.go 'SET epoch = epoch + 1, owner = $4' 'SET owner = $4' FencedProcessWritesNothing
+summary
