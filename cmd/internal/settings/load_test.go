@@ -68,9 +68,10 @@ func TestDefaultsAreThoseOfTheInterface(t *testing.T) {
 		"feedback.table": s.Feedback.Table == Table{"public", "subscribers_feedback"}, "feedback.migrate": s.Feedback.Migrate,
 		"kafka.brokers": slices.Equal(s.Kafka.Brokers, []string{"k1:9092", "k2:9092"}), "kafka.group": s.Kafka.Group == "tiffin",
 		"kafka.instance_id": s.Kafka.InstanceID == "tiffin", "kafka.input": s.Kafka.Input == "campaigns", "kafka.output": s.Kafka.Output == "deliveries",
-		"kafka.dead_letter": s.Kafka.DeadLetter == "campaigns.dlq", "kafka.start": s.Kafka.Start == "latest", "kafka.tls": s.Kafka.TLS == TLS{},
+		"kafka.dead_letter": s.Kafka.DeadLetter == "campaigns.dlq", "kafka.start": s.Kafka.Start == "latest",
+		"kafka.session_timeout": s.Kafka.SessionTimeout == 45*time.Second, "kafka.tls": s.Kafka.TLS == TLS{},
 		"kafka.sasl": s.Kafka.SASL == SASL{}, "delivery.mode": s.Delivery.Mode == "exactly_once",
-		"delivery.max_transaction_records": s.Delivery.MaxTransactionRecords == 50_000, "index.budget": s.Index.Budget == 256<<20,
+		"delivery.max_transaction_records": s.Delivery.MaxTransactionRecords == 50_000, "index.budget": s.Index.Budget == 256<<20, "index.spill_dir": s.Index.SpillDir == "", "source.failover": !s.Source.Failover,
 		"http.listen": s.HTTP.Listen == "127.0.0.1:9464", "log.level": s.Log.Level == slog.LevelInfo, "log.format": s.Log.Format == "text",
 	}
 	for key, ok := range want {
@@ -86,14 +87,15 @@ func TestDefaultsAreThoseOfTheInterface(t *testing.T) {
 func TestEveryKeyIsReadFromTheFileAndFromTheEnvironment(t *testing.T) {
 	t.Parallel()
 	cert, key := certificate(t)
+	spill := t.TempDir()
 	values := map[string]string{
 		"source.dsn": "postgres://u@h/d", "source.table": "s.t", "setup.dsn": "postgres://dba@h/d", "setup.role": "r",
 		"source.publication": "p", "source.slot": "sl", "source.setup": "never", "source.fence": "emit", "source.max_staleness": "90s",
 		"source.max_retained_wal": "1GiB", "feedback.dsn": "postgres://w@h/d", "feedback.table": `"My S"."T"`, "feedback.migrate": "false",
 		"kafka.brokers": "a:1,b:2", "kafka.group": "g", "kafka.instance_id": "i", "kafka.input": "in", "kafka.output": "out",
-		"kafka.dead_letter": "dead", "kafka.start": "earliest", "kafka.tls.enabled": "true", "kafka.tls.ca_file": cert, "kafka.tls.cert_file": cert,
+		"kafka.dead_letter": "dead", "kafka.start": "earliest", "kafka.session_timeout": "6s", "kafka.tls.enabled": "true", "kafka.tls.ca_file": cert, "kafka.tls.cert_file": cert,
 		"kafka.tls.key_file": key, "kafka.sasl.mechanism": "SCRAM-SHA-512", "kafka.sasl.username": "user", "kafka.sasl.password": "0123",
-		"delivery.mode": "at_least_once", "delivery.max_transaction_records": "7", "index.budget": "64KiB", "http.listen": "0.0.0.0:1",
+		"delivery.mode": "at_least_once", "delivery.max_transaction_records": "7", "index.budget": "64KiB", "index.spill_dir": spill, "source.failover": "true", "http.listen": "0.0.0.0:1",
 		"log.level": "debug", "log.format": "json",
 	}
 	var yaml strings.Builder
@@ -111,17 +113,18 @@ func TestEveryKeyIsReadFromTheFileAndFromTheEnvironment(t *testing.T) {
 	want := Settings{
 		Source: Source{
 			DSN: "postgres://u@h/d", Table: Table{"s", "t"}, Publication: "p", Slot: "sl", Setup: "never", Fence: "emit",
-			MaxStaleness: 90 * time.Second, MaxRetainedWAL: 1 << 30,
+			MaxStaleness: 90 * time.Second, MaxRetainedWAL: 1 << 30, Failover: true,
 		},
 		Setup:    Setup{DSN: "postgres://dba@h/d", Role: "r"},
 		Feedback: Feedback{DSN: "postgres://w@h/d", Table: Table{"My S", "T"}},
 		Kafka: Kafka{
 			Brokers: []string{"a:1", "b:2"}, Group: "g", InstanceID: "i", Input: "in", Output: "out", DeadLetter: "dead", Start: "earliest",
-			TLS:  TLS{Enabled: true, CAFile: cert, CertFile: cert, KeyFile: key},
-			SASL: SASL{Mechanism: "SCRAM-SHA-512", Username: "user", Password: "0123"},
+			SessionTimeout: 6 * time.Second,
+			TLS:            TLS{Enabled: true, CAFile: cert, CertFile: cert, KeyFile: key},
+			SASL:           SASL{Mechanism: "SCRAM-SHA-512", Username: "user", Password: "0123"},
 		},
 		Delivery: Delivery{Mode: "at_least_once", MaxTransactionRecords: 7},
-		Index:    Index{Budget: 64 << 10}, HTTP: HTTP{Listen: "0.0.0.0:1"}, Log: Log{Level: slog.LevelDebug, Format: "json"},
+		Index:    Index{Budget: 64 << 10, SpillDir: spill}, HTTP: HTTP{Listen: "0.0.0.0:1"}, Log: Log{Level: slog.LevelDebug, Format: "json"},
 	}
 	for from, s := range map[string]*Settings{"file": load(t, write(t, yaml.String()), nil), "environment": load(t, "", environ)} {
 		if s.Source != want.Source || s.Setup != want.Setup || s.Feedback != want.Feedback || s.Delivery != want.Delivery ||
@@ -129,7 +132,7 @@ func TestEveryKeyIsReadFromTheFileAndFromTheEnvironment(t *testing.T) {
 			t.Errorf("from the %s: %+v", from, s)
 		}
 		s.Kafka.Brokers, want.Kafka.Brokers = nil, nil
-		if got := s.Kafka; got.SASL != want.Kafka.SASL || got.TLS != want.Kafka.TLS || got.Group+got.InstanceID+got.Input+got.Output+got.DeadLetter+got.Start != "giinoutdeadearliest" {
+		if got := s.Kafka; got.SASL != want.Kafka.SASL || got.SessionTimeout != want.Kafka.SessionTimeout || got.TLS != want.Kafka.TLS || got.Group+got.InstanceID+got.Input+got.Output+got.DeadLetter+got.Start != "giinoutdeadearliest" {
 			t.Errorf("kafka from the %s: %+v", from, got)
 		}
 		want.Kafka.Brokers = []string{"a:1", "b:2"}

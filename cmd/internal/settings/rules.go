@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -17,8 +18,12 @@ import (
 func (l *loader) crossCheck() {
 	l.fillFallbacks()
 	l.checkTopics()
+	if t := l.s.Kafka.SessionTimeout; t < time.Second {
+		l.clash("kafka.session_timeout", "is %v: want 1s at least, heartbeats are sent a few times in it", t)
+	}
 	l.checkTLS()
 	l.checkSASL()
+	l.checkSpillDir()
 	if l.s.Source.Fence == "off" {
 		l.s.Warnings = append(l.s.Warnings, "source.fence is off: a campaign may miss subscriptions committed just before it")
 	}
@@ -104,6 +109,16 @@ func (l *loader) checkSASL() {
 	}
 }
 
+// checkSpillDir warns of a default that does not work: a container may have no such directory.
+func (l *loader) checkSpillDir() {
+	if _, set := l.origins["index.spill_dir"]; set {
+		return
+	}
+	if err := writable(os.TempDir()); err != nil {
+		l.s.Warnings = append(l.s.Warnings, fmt.Sprintf("index.spill_dir is not set, and the default %v: a large transaction of the source stays in memory", err))
+	}
+}
+
 func (l *loader) clash(key, format string, args ...any) {
 	l.faults.add(key, l.origins[key], format, args...)
 }
@@ -184,6 +199,21 @@ func certificates(path string) error {
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(text) {
 		return fmt.Errorf("names %s, which holds no certificate in PEM", path)
+	}
+	return nil
+}
+
+// writable accepts a directory in which a file can be made.
+func writable(path string) error {
+	f, err := os.CreateTemp(path, "tiffin-")
+	if err == nil {
+		err = errors.Join(f.Close(), os.Remove(f.Name()))
+	}
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pathErr.Err
+	}
+	if err != nil {
+		return fmt.Errorf("names %s, where no file can be made: %w", path, err)
 	}
 	return nil
 }

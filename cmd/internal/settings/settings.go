@@ -39,6 +39,7 @@ type Source struct {
 	Fence          string        // flush, emit or off
 	MaxStaleness   time.Duration // 0: wait for the source as long as it takes
 	MaxRetainedWAL Bytes
+	Failover       bool // the slot is one that standbys synchronise
 }
 
 // Setup is what slotsetup alone uses.
@@ -63,8 +64,10 @@ type Kafka struct {
 	Output     string
 	DeadLetter string
 	Start      string // latest or earliest
-	TLS        TLS
-	SASL       SASL
+	// SessionTimeout is at least a second: how long the group waits for a silent member.
+	SessionTimeout time.Duration
+	TLS            TLS
+	SASL           SASL
 }
 
 // TLS is how the broker is trusted, and how it is to trust us. Files are PEM.
@@ -90,7 +93,8 @@ type Delivery struct {
 
 // Index is the subscriber index.
 type Index struct {
-	Budget Bytes // of postings
+	Budget   Bytes  // of postings
+	SpillDir string // empty: the system's for temporary files
 }
 
 // HTTP is the endpoint for probes and metrics.

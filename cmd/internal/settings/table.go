@@ -75,6 +75,10 @@ func databaseKeys() []Key {
 			Doc: "the slot is given up, and the index rebuilt, before it holds back more WAL than this on the source",
 		},
 		{
+			Name: "source.failover", Default: "false", into: func(s *Settings) any { return &s.Source.Failover },
+			Doc: "make the slot one that standbys synchronise, so that it outlives a failover; PostgreSQL 17 or newer",
+		},
+		{
 			Name: "feedback.dsn", Required: true, into: func(s *Settings) any { return &s.Feedback.DSN },
 			Doc: "database of the feedback table: as source.dsn",
 		},
@@ -118,6 +122,10 @@ func kafkaKeys() []Key {
 		{
 			Name: "kafka.start", Default: "latest", oneOf: []string{"latest", "earliest"}, into: func(s *Settings) any { return &s.Kafka.Start },
 			Doc: "where a group without offsets begins: latest or earliest",
+		},
+		{
+			Name: "kafka.session_timeout", Default: "45s", into: func(s *Settings) any { return &s.Kafka.SessionTimeout },
+			Doc: "how long the group waits for a silent process before others take its partitions; the brokers bound it (group.min.session.timeout.ms, group.max…)",
 		},
 		{
 			Name: "kafka.tls.enabled", Default: "false", into: func(s *Settings) any { return &s.Kafka.TLS.Enabled },
@@ -168,6 +176,10 @@ func otherKeys() []Key {
 		{
 			Name: "index.budget", Default: "256MiB", into: func(s *Settings) any { return &s.Index.Budget },
 			Doc: "of postings kept in memory",
+		},
+		{
+			Name: "index.spill_dir", Fallback: "the system's for temporary files", into: func(s *Settings) any { return &s.Index.SpillDir }, check: writable,
+			Doc: "directory for what a large transaction of the source does not keep in memory, 16 bytes a change",
 		},
 		{
 			Name: "http.listen", Default: "127.0.0.1:9464", off: true, into: func(s *Settings) any { return &s.HTTP.Listen }, check: listenAddress,
