@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"example.com/tiffin/cdc"
 	"example.com/tiffin/cmd/internal/httpd"
 	"example.com/tiffin/cmd/internal/settings"
 	"example.com/tiffin/stream"
@@ -31,12 +32,19 @@ type Options struct {
 	UntilNow bool
 	// LedgerBehind says what to do when Kafka is ahead of the ledger; empty means stop.
 	LedgerBehind stream.LedgerBehind
+	// InputReset says what to do when the input topic's offsets began anew; empty means stop.
+	InputReset stream.InputReset
 	// Registry receives the metrics; nil for one of Run's own. It serves one Run.
 	Registry *prometheus.Registry
 	// Started, if any, is told the endpoint's address once it is taken; nil without endpoint.
 	Started func(endpoint net.Addr)
 	// Ready, if any, is called once, when the daemon is first ready.
 	Ready func()
+	// Notify, if any, is told each change of state as a service manager wants it (sd_notify(3)). It
+	// must not wait.
+	Notify func(state string)
+
+	spoil func(cdc.Index) cdc.Index // a test's way to lose what an audit must find
 }
 
 // errFinished ends the group when the stream has nothing more to do.
@@ -51,7 +59,14 @@ func Run(ctx context.Context, o Options) error {
 		registry = httpd.NewRegistry(o.Version)
 	}
 	ready := &readiness{}
-	endpoint, err := listen(ctx, o, ready, registry)
+	ready.register(registry)
+	audits := &audits{}
+	manifest, err := newManifest(ctx, o.Settings)
+	if err != nil {
+		return err
+	}
+	defer manifest.close()
+	endpoint, err := listen(ctx, o, ready, audits, manifest, registry)
 	if err != nil {
 		return err
 	}
@@ -61,12 +76,13 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer parts.close()
+	audits.of.Store(parts)
 	o.Log.Info("starting", "version", o.Version)
 	o.Log.Debug("settings", "settings", o.Settings)
 	return parts.run(ctx, o, endpoint)
 }
 
-func listen(ctx context.Context, o Options, ready *readiness, registry *prometheus.Registry) (*httpd.Server, error) {
+func listen(ctx context.Context, o Options, ready *readiness, audits *audits, manifest *manifest, registry *prometheus.Registry) (*httpd.Server, error) {
 	if o.Settings.HTTP.Listen == "" {
 		if o.Started != nil {
 			o.Started(nil)
@@ -75,6 +91,7 @@ func listen(ctx context.Context, o Options, ready *readiness, registry *promethe
 	}
 	endpoint, err := httpd.Listen(ctx, httpd.Config{
 		Listen: o.Settings.HTTP.Listen, Readiness: ready, Gatherer: registry, Version: o.Version, Log: o.Log,
+		Auditor: audits, Manifest: manifest,
 	})
 	if err != nil {
 		return nil, err
@@ -115,8 +132,11 @@ func (p *parts) run(ctx context.Context, o Options, endpoint *httpd.Server) erro
 		}
 		return errFinished
 	})
-	group.Go(func() error { p.announceStop(ctx, support, o.Log); return nil })
+	group.Go(func() error { p.announceStop(ctx, support, o); return nil })
 	if err := group.Wait(); err != nil && !errors.Is(err, errFinished) {
+		if !p.wasReady {
+			err = errors.Join(err, p.reader.Abandon(context.WithoutCancel(ctx)))
+		}
 		return err
 	}
 	o.Log.Info("stopped")
@@ -124,11 +144,12 @@ func (p *parts) run(ctx context.Context, o Options, endpoint *httpd.Server) erro
 }
 
 // announceStop says that the daemon was asked to stop, at once: what is in hand takes its time.
-func (p *parts) announceStop(asked, support context.Context, log *slog.Logger) {
+func (p *parts) announceStop(asked, support context.Context, o Options) {
 	select {
 	case <-asked.Done():
 		p.ready.stop()
-		log.Info("stopping")
+		o.Log.Info("stopping")
+		o.noticeStop()
 	case <-support.Done():
 	}
 }
@@ -156,19 +177,21 @@ const (
 func (p *parts) watch(ctx context.Context, o Options) error {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
-	var was, ever bool
+	was := false
 	now := time.Now()
 	told := now.Add(firstAfter - repeatEvery)
+	manager := notices{tell: o.Notify}
 	for {
 		reasons := p.ready.Reasons()
+		manager.look(reasons)
 		is := len(reasons) == 0
 		switch {
 		case is && !was:
 			o.Log.Info("ready")
-			if !ever && o.Ready != nil {
+			if !p.wasReady && o.Ready != nil {
 				o.Ready()
 			}
-			ever = true
+			p.wasReady = true
 		case !is && (was || now.Sub(told) >= repeatEvery) && ctx.Err() == nil:
 			o.Log.Warn("not ready", "reasons", strings.Join(reasons, "; "))
 			told = now

@@ -37,6 +37,11 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldOn(t, servers.Database(t))
+}
+
+func newWorldOn(t *testing.T, db *devstacktest.Database) *world {
+	t.Helper()
 	broker, err := devstack.StartFakeBroker(t.Context(), devstack.FakeBrokerOptions{
 		Topics: map[string]int32{"campaigns": 2, "deliveries": 2, "campaigns.dlq": 1},
 	})
@@ -44,7 +49,6 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(broker.Close)
-	db := servers.Database(t)
 	db.Exec(t, "CREATE TABLE subscribers_restaurants (id serial PRIMARY KEY, client_id varchar NOT NULL, restaurant_id varchar NOT NULL)",
 		"INSERT INTO subscribers_restaurants (client_id, restaurant_id) VALUES ('ann', 'r1'), ('bob', 'r1'), ('cid', 'r2')")
 	return &world{db: db, broker: broker, environ: []string{

@@ -19,6 +19,7 @@ type parts struct {
 	feedback *feedback
 	engine   *stream.Engine
 	ready    *readiness
+	wasReady bool // of watch's goroutine; read after that has ended
 }
 
 // build makes the parts; it connects to nothing.
@@ -30,13 +31,17 @@ func build(o Options, registry *prometheus.Registry, ready *readiness) (*parts, 
 		return nil, fmt.Errorf("source database: %w", err)
 	}
 	p.index, err = cache.New(cache.Config{
-		Budget: int64(o.Settings.Index.Budget), Metrics: cache.NewMetrics(registry), Logger: o.Log.With("part", "index"),
+		Budget: int64(o.Settings.Index.Budget), SpillDir: o.Settings.Index.SpillDir, Metrics: cache.NewMetrics(registry), Logger: o.Log.With("part", "index"),
 	}, p.source)
 	if err != nil {
 		p.close()
 		return nil, fmt.Errorf("index: %w", err)
 	}
-	if p.reader, err = cdc.New(source, p.source, p.index); err != nil {
+	var follow cdc.Index = p.index
+	if o.spoil != nil {
+		follow = o.spoil(follow)
+	}
+	if p.reader, err = cdc.New(source, p.source, follow); err != nil {
 		p.close()
 		return nil, fmt.Errorf("source database: %w", err)
 	}
@@ -44,8 +49,19 @@ func build(o Options, registry *prometheus.Registry, ready *readiness) (*parts, 
 		p.close()
 		return nil, fmt.Errorf("stream: %w", err)
 	}
-	ready.of(p.reader, p.engine)
+	ready.of(p.engine.Progress, p.reader, p.engine)
+	registry.MustRegister(limitGauge(o))
 	return p, nil
+}
+
+// limitGauge stands beside tiffin_slot_retained_bytes, so that a board and an alert need not know the
+// settings.
+func limitGauge(o Options) prometheus.Collector {
+	gauge := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tiffin_slot_retained_limit_bytes", Help: "source.max_retained_wal: beyond it the slot is given up.",
+	})
+	gauge.Set(float64(o.Settings.Source.MaxRetainedWAL))
+	return gauge
 }
 
 func (p *parts) close() {
@@ -61,13 +77,14 @@ func sourceConfig(o Options, registry *prometheus.Registry) cdc.Config {
 	s := o.Settings.Source
 	return cdc.Config{
 		DSN:            s.DSN.Reveal(),
-		Table:          s.Table.Schema + "." + s.Table.Name,
+		Table:          s.Table.String(),
 		Publication:    s.Publication,
 		Slot:           s.Slot,
 		Setup:          cdc.Setup(s.Setup),
 		Fence:          cdc.FenceMode(s.Fence),
 		MaxStaleness:   s.MaxStaleness,
 		MaxRetainedWAL: int64(s.MaxRetainedWAL),
+		Failover:       s.Failover,
 		Log:            o.Log.With("part", "source"),
 		Metrics:        cdc.NewMetrics(registry),
 	}
@@ -87,6 +104,7 @@ func (p *parts) streamConfig(o Options, registry *prometheus.Registry) stream.Co
 		Mode:                  stream.Mode(s.Delivery.Mode),
 		MaxTransactionRecords: s.Delivery.MaxTransactionRecords,
 		LedgerBehind:          behind,
+		InputReset:            o.InputReset,
 		UntilNow:              o.UntilNow,
 		Log:                   o.Log.With("part", "stream"),
 		Registerer:            registry,
@@ -107,5 +125,7 @@ func kafkaConfig(s *settings.Settings) stream.KafkaConfig {
 		Start:      stream.Start(k.Start),
 		TLS:        stream.TLSConfig(k.TLS),
 		SASL:       stream.SASLConfig{Mechanism: k.SASL.Mechanism, Username: k.SASL.Username, Password: k.SASL.Password.Reveal()},
+
+		SessionTimeout: k.SessionTimeout,
 	}
 }

@@ -3,6 +3,8 @@ package daemon
 import (
 	"slices"
 	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // reasoner is a part that can say why it is not ready.
@@ -16,6 +18,7 @@ type readiness struct {
 	mu       sync.Mutex
 	parts    []reasoner
 	stopping bool
+	progress func() []string
 }
 
 // Reasons returns why the daemon is not ready; empty when it is.
@@ -36,10 +39,33 @@ func (r *readiness) Reasons() []string {
 	return slices.Compact(reasons)
 }
 
-func (r *readiness) of(parts ...reasoner) {
+// register makes readiness a metric: an alert needs no second way to ask.
+func (r *readiness) register(reg prometheus.Registerer) {
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tiffin_ready", Help: "1 while /readyz answers 200, else 0.",
+	}, func() float64 {
+		if len(r.Reasons()) == 0 {
+			return 1
+		}
+		return 0
+	}))
+}
+
+// Progress returns what takes its time, a line each: large campaigns, recoveries.
+func (r *readiness) Progress() []string {
+	r.mu.Lock()
+	progress := r.progress
+	r.mu.Unlock()
+	if progress == nil {
+		return nil
+	}
+	return progress()
+}
+
+func (r *readiness) of(progress func() []string, parts ...reasoner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.parts = parts
+	r.progress, r.parts = progress, parts
 }
 
 func (r *readiness) stop() {

@@ -1,8 +1,8 @@
 // Package httpd serves the daemon's probes and metrics. It answers from the moment Listen
 // returns, so that a daemon that still waits for a server can be asked what for.
 //
-// Run owns the goroutine that accepts; the handlers run on goroutines of net/http, all of
-// which have ended when Run returns.
+// Run owns the goroutine that accepts and the page's; the handlers run on goroutines of net/http,
+// all of which have ended when Run returns.
 package httpd
 
 import (
@@ -13,16 +13,20 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"example.com/tiffin/cmd/internal/livepage"
 )
 
 // Readiness tells why the daemon is not ready; it is called for every probe, from several
 // goroutines at once, and must not wait.
 type Readiness interface {
-	Reasons() []string // empty: ready
+	Reasons() []string  // empty: ready
+	Progress() []string // what takes its time, a line each
 }
 
 // Config is what a Server serves, and where.
@@ -33,13 +37,19 @@ type Config struct {
 	Gatherer  prometheus.Gatherer
 	Version   string
 	Log       *slog.Logger
+	// Auditor answers POST /audit; nil for no such endpoint.
+	Auditor Auditor
+	// Manifest answers the page's questions about campaigns; nil for a page without any.
+	Manifest livepage.Manifest
 }
 
 // Server is the endpoint of one daemon.
 type Server struct {
 	cfg      Config
+	page     *livepage.Page
 	listener net.Listener
 	server   *http.Server
+	auditing atomic.Bool // one at a time
 }
 
 // The limits keep a stalled client from holding a connection for ever. Nobody sends a body;
@@ -57,14 +67,25 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Readiness == nil || cfg.Gatherer == nil || cfg.Log == nil {
 		return nil, errors.New("http endpoint: readiness, gatherer and logger are needed")
 	}
+	page, err := livepage.New(livepage.Config{
+		Readiness: cfg.Readiness, Gatherer: cfg.Gatherer, Version: cfg.Version, Log: cfg.Log, Manifest: cfg.Manifest,
+		Private: func(r *http.Request) bool { return loopback(r) && atHome(r) },
+	})
+	if err != nil {
+		return nil, err
+	}
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("http endpoint: %w: set http.listen to a free address, or to off", err)
 	}
-	s := &Server{cfg: cfg, listener: listener}
+	s := &Server{cfg: cfg, page: page, listener: listener}
+	routes, err := s.routes()
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
 	s.server = &http.Server{
-		Handler:           s.routes(),
+		Handler:           routes,
 		ReadHeaderTimeout: headerLimit,
 		ReadTimeout:       answerLimit,
 		WriteTimeout:      answerLimit,
@@ -83,6 +104,13 @@ func (s *Server) Close() error { return s.listener.Close() }
 
 // Run serves until ctx is done, lets the answers under way finish, and returns nil.
 func (s *Server) Run(ctx context.Context) error {
+	// An audit ends when the daemon is asked to stop, and so does the page's stream of events;
+	// other answers may finish.
+	s.server.BaseContext = func(net.Listener) context.Context { return ctx }
+	figures, stopFigures := context.WithCancel(ctx)
+	drawn := make(chan struct{})
+	go func() { defer close(drawn); s.page.Run(figures) }()
+	defer func() { stopFigures(); <-drawn }()
 	served := make(chan error, 1)
 	go func() { served <- s.server.Serve(s.listener) }()
 	select {
@@ -102,7 +130,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) routes() http.Handler {
+func (s *Server) routes() (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", s.livez)
 	mux.HandleFunc("GET /readyz", s.readyz)
@@ -111,14 +139,21 @@ func (s *Server) routes() http.Handler {
 		MaxRequestsInFlight: 4,
 		Timeout:             answerLimit / 2,
 	}))
-	mux.HandleFunc("GET /{$}", s.page)
-	return mux
+	s.profiles(mux)
+	if err := s.page.Routes(mux); err != nil {
+		return nil, err
+	}
+	if s.cfg.Auditor != nil {
+		mux.Handle("POST /audit", http.NewCrossOriginProtection().Handler(http.HandlerFunc(s.audit)))
+	}
+	return mux, nil
 }
 
 // state is the body of both probes (INTERFACE: Endpoints).
 type state struct {
-	Ready   bool     `json:"ready"`
-	Reasons []string `json:"reasons"`
+	Ready    bool     `json:"ready"`
+	Reasons  []string `json:"reasons"`
+	Progress []string `json:"progress,omitempty"`
 }
 
 func (s *Server) livez(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK) }
@@ -141,7 +176,7 @@ func (s *Server) answer(w http.ResponseWriter, unready int) {
 	w.WriteHeader(status)
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(state{Ready: len(reasons) == 0, Reasons: reasons}); err != nil {
+	if err := encoder.Encode(state{Ready: len(reasons) == 0, Reasons: reasons, Progress: s.cfg.Readiness.Progress()}); err != nil {
 		s.cfg.Log.Debug("probe not answered", "err", err)
 	}
 }

@@ -16,10 +16,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-type reasons struct{ list atomic.Pointer[[]string] }
+type reasons struct {
+	list     atomic.Pointer[[]string]
+	progress []string
+}
 
 func (r *reasons) set(list ...string) { r.list.Store(&list) }
 func (r *reasons) Reasons() []string  { return *r.list.Load() }
+func (r *reasons) Progress() []string { return r.progress }
 
 // serve runs a server for the time of the test, and returns a client that keeps no connection.
 func serve(t *testing.T, readiness Readiness) (base string, client *http.Client, stop func() error) {
@@ -57,6 +61,15 @@ func config(readiness Readiness) Config {
 	}
 }
 
+func routes(t *testing.T, s *Server) http.Handler {
+	t.Helper()
+	handler, err := s.routes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return handler
+}
+
 func get(t *testing.T, client *http.Client, url string) (int, string, http.Header) {
 	t.Helper()
 	response, err := client.Get(url)
@@ -87,6 +100,20 @@ func TestProbesTellReadinessAndItsReasons(t *testing.T) {
 		if status, body, _ := get(t, client, base+path); status != 200 || body != `{"ready":true,"reasons":[]}`+"\n" {
 			t.Errorf("%s once ready: %d %s", path, status, body)
 		}
+	}
+}
+
+func TestProbesAndPageTellProgress(t *testing.T) {
+	t.Parallel()
+	const line = "campaigns/0/17: 350,000 of 1,000,000 records sent"
+	ready := reasons{progress: []string{line}}
+	ready.set()
+	base, client, _ := serve(t, &ready)
+	if status, body, _ := get(t, client, base+"/readyz"); status != 200 || body != `{"ready":true,"reasons":[],"progress":["`+line+`"]}`+"\n" {
+		t.Errorf("/readyz: %d %s", status, body)
+	}
+	if _, body, _ := get(t, client, base+"/"); !strings.Contains(body, line) {
+		t.Errorf("the page does not tell the progress: %s", body)
 	}
 }
 

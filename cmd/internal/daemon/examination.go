@@ -1,0 +1,33 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"example.com/tiffin/cdc"
+	"example.com/tiffin/cmd/internal/settings"
+	"example.com/tiffin/internal/checkup"
+	"example.com/tiffin/migrations"
+	"example.com/tiffin/stream"
+)
+
+// Examine checks each thing that Run will need with these settings, and changes nothing. What is found
+// is on the sheet; an error is a setting that cannot be used at all.
+func Examine(ctx context.Context, s *settings.Settings, log *slog.Logger, sheet *checkup.Sheet) error {
+	if err := cdc.Examine(ctx, sourceConfig(Options{Settings: s, Log: log}, prometheus.NewRegistry()), sheet); err != nil {
+		return err
+	}
+	feedback, err := pgx.ParseConfig(s.Feedback.DSN.Reveal())
+	if err != nil {
+		return errors.New("feedback.dsn cannot be understood") // pgx's text may repeat a password
+	}
+	opts := migrations.Options{FeedbackTable: s.Feedback.Table.Identifier()}
+	if err := migrations.Examine(ctx, feedback, opts, s.Feedback.Migrate, sheet); err != nil {
+		return err
+	}
+	return stream.Examine(ctx, kafkaConfig(s), stream.Mode(s.Delivery.Mode), sheet)
+}

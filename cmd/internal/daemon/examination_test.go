@@ -1,0 +1,299 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"example.com/tiffin/cmd/internal/settings"
+	"example.com/tiffin/internal/checkup"
+	"example.com/tiffin/internal/devstack"
+	"example.com/tiffin/internal/devstack/devstacktest"
+)
+
+// patient is a set of servers on which all is well, until a case breaks one thing.
+type patient struct {
+	*world
+	reader, writer string // roles with only what the README grants
+	server         *devstack.Postgres
+}
+
+func newPatient(t *testing.T, server *devstack.Postgres) *patient {
+	t.Helper()
+	p := &patient{world: newWorldOn(t, devstacktest.NewDatabase(t, server, servers.Unique(t, "doc"))), server: server}
+	p.reader, p.writer = servers.Unique(t, "reader"), servers.Unique(t, "writer")
+	p.db.Exec(t, "CREATE ROLE "+p.reader+" LOGIN REPLICATION", "GRANT SELECT ON subscribers_restaurants TO "+p.reader,
+		"CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants",
+		"CREATE ROLE "+p.writer+" LOGIN", "GRANT CREATE ON SCHEMA public TO "+p.writer, "GRANT CREATE ON DATABASE "+p.db.Name+" TO "+p.writer)
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		conn, err := pgx.Connect(ctx, p.db.DSN)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, err = conn.PgConn().Exec(ctx, fmt.Sprintf("DROP OWNED BY %[1]s, %[2]s CASCADE; DROP ROLE %[1]s, %[2]s", p.reader, p.writer)).ReadAll()
+		if err := errors.Join(err, conn.Close(ctx)); err != nil {
+			t.Error(err)
+		}
+	})
+	p.set("TIFFIN_SOURCE_DSN", server.DSNFor(p.reader, "", p.db.Name))
+	p.set("TIFFIN_FEEDBACK_DSN", server.DSNFor(p.writer, "", p.db.Name))
+	return p
+}
+
+func (p *patient) set(variable, value string) { p.environ = append(p.environ, variable+"="+value) }
+
+// examine returns the checks that fail, and those that are worth a warning.
+func examine(t *testing.T, environ []string) (fails, warns []string, lines map[string]checkup.Line) {
+	t.Helper()
+	s, err := settings.Load(settings.Input{Environ: last(environ)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines = map[string]checkup.Line{}
+	sheet := checkup.NewSheet(func(l checkup.Line) {
+		lines[l.Check] = l
+		switch l.Verdict {
+		case checkup.Fail:
+			fails = append(fails, l.Check)
+			if l.Fix == "" || l.Text == "" {
+				t.Errorf("%+v: no text or no fix", l)
+			}
+		case checkup.Warn:
+			warns = append(warns, l.Check)
+		default:
+		}
+	})
+	if err := Examine(t.Context(), s, slog.New(slog.DiscardHandler), sheet); err != nil {
+		t.Fatal(err)
+	}
+	return fails, warns, lines
+}
+
+// last keeps the last value of each variable.
+func last(environ []string) []string {
+	values, order := map[string]string{}, []string(nil)
+	for _, e := range environ {
+		name, value, _ := strings.Cut(e, "=")
+		if _, seen := values[name]; !seen {
+			order = append(order, name)
+		}
+		values[name] = value
+	}
+	for i, name := range order {
+		order[i] = name + "=" + values[name]
+	}
+	return order
+}
+
+// ailment is one thing that is broken, and the line that must tell it.
+type ailment struct {
+	fail, warn string
+	breaks     func(t *testing.T, p *patient)
+}
+
+func sql(statements ...string) func(*testing.T, *patient) {
+	return func(t *testing.T, p *patient) {
+		t.Helper()
+		for _, s := range statements {
+			p.db.Exec(t, strings.NewReplacer("$READER", p.reader, "$WRITER", p.writer, "$SLOT", p.db.Slot, "$DATABASE", p.db.Name).Replace(s))
+		}
+	}
+}
+
+func setting(variable, value string) func(*testing.T, *patient) {
+	return func(_ *testing.T, p *patient) { p.set(variable, value) }
+}
+
+// Each check sees exactly the thing that is broken, and all others that can be judged stay as they were.
+func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
+	t.Parallel()
+	for name, a := range map[string]ailment{
+		"source: name unknown":   {fail: "source.dns", breaks: setting("TIFFIN_SOURCE_DSN", "postgres://u@nohost.invalid/d")},
+		"source: nobody listens": {fail: "source.tcp", breaks: setting("TIFFIN_SOURCE_DSN", "postgres://u@127.0.0.1:1/d")},
+		"source: TLS demanded": {fail: "source.tls", breaks: func(_ *testing.T, p *patient) {
+			p.set("TIFFIN_SOURCE_DSN", p.server.DSNFor(p.reader, "", p.db.Name)+"&sslmode=require")
+		}},
+		"source: role unknown": {fail: "source.login", breaks: func(_ *testing.T, p *patient) {
+			p.set("TIFFIN_SOURCE_DSN", p.server.DSNFor("nobody_knows", "", p.db.Name))
+		}},
+		"source: too old":          {fail: "source.version", breaks: setting("TIFFIN_SOURCE_FAILOVER", "true")},
+		"source: no replication":   {fail: "source.replication_right", breaks: sql("ALTER ROLE $READER NOREPLICATION")},
+		"source: a pooler":         {fail: "source.replication_connection", breaks: throughAPooler},
+		"source: no table":         {fail: "source.table", breaks: sql("DROP TABLE subscribers_restaurants")},
+		"source: table unreadable": {fail: "source.table_right", breaks: sql("REVOKE SELECT ON subscribers_restaurants FROM $READER")},
+		"source: rows hidden":      {fail: "source.table_right", breaks: sql("ALTER TABLE subscribers_restaurants ENABLE ROW LEVEL SECURITY")},
+		"source: column missing":   {fail: "source.columns", breaks: sql("ALTER TABLE subscribers_restaurants RENAME client_id TO client")},
+		"source: column unfit":     {fail: "source.columns", breaks: sql("ALTER TABLE subscribers_restaurants ALTER client_id TYPE jsonb USING to_jsonb(client_id)")},
+		"source: identity":         {fail: "source.replica_identity", breaks: sql("ALTER TABLE subscribers_restaurants REPLICA IDENTITY NOTHING")},
+		"source: publication":      {fail: "source.publication", breaks: sql("DROP PUBLICATION tiffin")},
+		"source: half published":   {fail: "source.publication", breaks: sql("ALTER PUBLICATION tiffin SET (publish = 'insert')")},
+		"source: foreign slot":     {fail: "source.slot", breaks: sql("SELECT pg_create_logical_replication_slot('$SLOT', 'test_decoding')")},
+		"source: slot never made":  {fail: "source.slot", breaks: setting("TIFFIN_SOURCE_SETUP", "never")},
+
+		"feedback: name unknown":     {fail: "feedback.dns", breaks: setting("TIFFIN_FEEDBACK_DSN", "postgres://u@nohost.invalid/d")},
+		"feedback: nobody listens":   {fail: "feedback.tcp", breaks: setting("TIFFIN_FEEDBACK_DSN", "postgres://u@127.0.0.1:1/d")},
+		"feedback: database unknown": {fail: "feedback.login", breaks: func(_ *testing.T, p *patient) { p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", "no_such")) }},
+		"feedback: not migrated":     {fail: "feedback.schema", breaks: setting("TIFFIN_FEEDBACK_MIGRATE", "false")},
+		"feedback: may not migrate":  {fail: "feedback.schema", breaks: sql("REVOKE CREATE ON DATABASE $DATABASE FROM $WRITER")},
+		"feedback: no table":         {fail: "feedback.table", breaks: migrated("DROP TABLE subscribers_feedback", "REVOKE CREATE ON SCHEMA public FROM $WRITER, PUBLIC")},
+		"feedback: column missing":   {fail: "feedback.columns", breaks: migrated("ALTER TABLE subscribers_feedback DROP adv_campaign_owner")},
+		"feedback: right missing":    {fail: "feedback.rights", breaks: migrated("REVOKE INSERT ON subscribers_feedback FROM $WRITER")},
+		"feedback: costly index":     {warn: "feedback.indexes", breaks: migrated("CREATE INDEX ON subscribers_feedback (client_id)")},
+		"feedback: trigger": {warn: "feedback.triggers", breaks: migrated("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+			"CREATE TRIGGER t BEFORE INSERT ON subscribers_feedback FOR EACH ROW EXECUTE FUNCTION f()")},
+		"feedback: rows refused": {fail: "feedback.row_security", breaks: migrated("ALTER TABLE subscribers_feedback ENABLE ROW LEVEL SECURITY")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPatient(t, servers.Postgres(t))
+			fails, healthy, _ := examine(t, p.environ)
+			if len(fails) > 0 {
+				t.Fatalf("all is well, and these fail: %v", fails)
+			}
+			a.breaks(t, p)
+			a.judge(t, p.environ, healthy)
+		})
+	}
+}
+
+// throughAPooler leads through what knows nothing of replication, as pgbouncer does.
+func throughAPooler(t *testing.T, p *patient) {
+	t.Helper()
+	pooler, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pooler.Close() })
+	go func() {
+		for {
+			client, err := pooler.Accept()
+			if err != nil {
+				return
+			}
+			go pool(client, p.server.Address())
+		}
+	}()
+	direct := p.server.DSNFor(p.reader, "", p.db.Name)
+	p.set("TIFFIN_SOURCE_DSN", strings.Replace(direct, p.server.Address(), pooler.Addr().String(), 1))
+}
+
+func pool(client net.Conn, to string) {
+	defer func() { _ = client.Close() }()
+	startup := make([]byte, 4096)
+	n, err := client.Read(startup)
+	if err != nil || bytes.Contains(startup[:n], []byte("replication\x00")) {
+		return
+	}
+	server, err := net.Dial("tcp", to)
+	if err != nil {
+		return
+	}
+	defer func() { _ = server.Close() }()
+	go func() { _, _ = io.Copy(client, server); _ = client.Close() }()
+	_, _ = server.Write(startup[:n])
+	_, _ = io.Copy(server, client)
+}
+
+// migrated has the database as a daemon leaves it, and then altered by its owner.
+func migrated(statements ...string) func(*testing.T, *patient) {
+	return func(t *testing.T, p *patient) {
+		t.Helper()
+		p.db.Exec(t, migrationScript(t, p.writer), "REVOKE CREATE ON DATABASE "+p.db.Name+" FROM "+p.writer)
+		if fails, _, _ := examine(t, p.environ); len(fails) > 0 {
+			t.Fatalf("migrated, and these fail: %v", fails)
+		}
+		sql(statements...)(t, p)
+	}
+}
+
+// judge holds what the doctor says against what is broken; healthy are the warnings that were there before.
+func (a ailment) judge(t *testing.T, environ, healthy []string) {
+	t.Helper()
+	fails, warns, lines := examine(t, environ)
+	warns = slices.DeleteFunc(warns, func(w string) bool { return slices.Contains(healthy, w) })
+	want := func(what string) []string {
+		if what == "" {
+			return nil
+		}
+		return []string{what}
+	}
+	if !slices.Equal(fails, want(a.fail)) || !slices.Equal(warns, want(a.warn)) {
+		t.Errorf("fails %v, warns %v: want %q and %q\n%+v", fails, warns, a.fail, a.warn, lines)
+	}
+	area, _, _ := strings.Cut(a.fail+a.warn, ".")
+	for _, l := range lines {
+		if l.Verdict == checkup.Skip && (a.fail == "" || !strings.HasPrefix(l.Check, area+".")) {
+			t.Errorf("%s is skipped: %s", l.Check, l.Text)
+		}
+	}
+}
+
+// What only another server can have wrong.
+func TestDoctorNamesWhatIsWrongWithAServer(t *testing.T) {
+	t.Parallel()
+	for fail, options := range map[string]map[string]string{
+		"source.wal_level":                 {"wal_level": "replica"},
+		"source.synchronous_standby_names": {"synchronous_standby_names": "*", "synchronous_commit": "local"},
+		"source.wal_senders":               {"max_wal_senders": "0"},
+		"source.replication_slots":         {"max_replication_slots": "0"},
+	} {
+		t.Run(fail, func(t *testing.T) {
+			t.Parallel()
+			server, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{Settings: options})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = server.Close() })
+			p := newPatient(t, server)
+			// A good server is any other: the feedback database stays on it, too.
+			_, healthy, _ := examine(t, newPatient(t, servers.Postgres(t)).environ)
+			ailment{fail: fail}.judge(t, p.environ, healthy)
+		})
+	}
+}
+
+// A certificate of another authority, a name that it does not bear.
+func TestDoctorNamesTheCertificate(t *testing.T) {
+	t.Parallel()
+	server, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{TLS: true, Auth: devstack.AuthSCRAM})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	w := newWorld(t)
+	dsn := func(host, password, ca string) string {
+		return fmt.Sprintf("postgres://postgres:%s@%s:%d/postgres?sslmode=verify-full&sslrootcert=%s",
+			url.PathEscape(password), host, server.Port(), url.QueryEscape(ca))
+	}
+	foreign := foreignAuthority(t)
+	for _, c := range []struct {
+		dsn, check string
+		verdict    checkup.Verdict
+		text       string
+	}{
+		{dsn("127.0.0.1", server.Password(), server.CAFile()), "source.tls", checkup.Warn, "valid until"}, // for a week
+
+		{dsn("127.0.0.1", server.Password(), foreign), "source.tls", checkup.Fail, "not trusted"},
+		{dsn("127.0.0.1", "hunter2", server.CAFile()), "source.login", checkup.Fail, "password authentication failed"},
+	} {
+		_, _, lines := examine(t, append(w.environ, "TIFFIN_SOURCE_DSN="+c.dsn))
+		if l := lines[c.check]; l.Verdict != c.verdict || !strings.Contains(l.Text, c.text) {
+			t.Errorf("%+v: want %s, %q", l, c.verdict, c.text)
+		}
+		if strings.Contains(fmt.Sprint(lines), "hunter2") || strings.Contains(fmt.Sprint(lines), server.Password()) {
+			t.Errorf("a password is told: %+v", lines)
+		}
+	}
+}

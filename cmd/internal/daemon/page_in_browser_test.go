@@ -1,0 +1,287 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"example.com/tiffin/internal/devstack"
+)
+
+// markup would run, were it ever taken for markup: in an element, an attribute or a script.
+const markup = `"><img src=x onerror="window.ran=1"></script><script>window.ran=1</script><svg onload=window.ran=1>` + "\u202e'"
+
+func (w *world) publishCampaign(t *testing.T, values ...[]byte) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(w.broker.Brokers()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for _, value := range values {
+		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "campaigns", Value: value}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func campaignOf(restaurant, id string) []byte {
+	return devstack.Campaign{
+		Restaurant: restaurant, ID: id, Content: markup, Owner: markup, OwnerContact: markup, Start: 0, End: 99999999999, Created: 1,
+	}.JSON()
+}
+
+// TestPageInABrowser looks at the page of a daemon at work as people do.
+func TestPageInABrowser(t *testing.T) {
+	t.Parallel()
+	b := openBrowser(t)
+	w := newWorld(t)
+	w.db.Exec(t, "INSERT INTO subscribers_restaurants (client_id, restaurant_id) VALUES ('ann', $hostile$"+markup+"$hostile$)")
+	r := start(t, w.environ, nil)
+	r.waitReady(t)
+	for _, look := range []struct {
+		what string
+		at   func(*testing.T, *browser, *world, *running)
+	}{
+		{"figures change with a campaign", seeFigures},
+		{"markup is shown as text and runs nothing", seeMarkupAsText},
+		{"the keyboard reaches the details", useKeyboard},
+		{"a phone has nothing beside the screen", useAPhone},
+		{"dark and light can be read", seeDarkAndLight},
+		{"both languages", readBothLanguages},
+		{"not of this machine", askFromElsewhere},
+		{"a daemon that ends is missed", missTheDaemon},
+	} {
+		t.Run(look.what, func(t *testing.T) {
+			inner := *b
+			inner.t = t
+			look.at(t, &inner, w, r)
+		})
+	}
+}
+
+func seeFigures(t *testing.T, b *browser, w *world, r *running) {
+	b.screen(1100, 900)
+	b.open(r.url + "/")
+	b.until(`document.getElementById('state').textContent === 'ready'`)
+	b.until(`document.getElementById('sinks-deliveries').textContent === '0' && document.getElementById('recent-state').textContent === 'None yet.'`)
+	w.publishCampaign(t, campaignOf("r1", "plain"))
+	b.until(`document.getElementById('sinks-deliveries').textContent === '2' && document.getElementById('index-subscriptions').textContent === '4'`)
+	b.until(`document.querySelectorAll('#recent li').length === 1 && document.querySelector('#recent .id').textContent === 'plain'`)
+	b.until(`document.querySelectorAll('#flow .flowing').length >= 4`)
+	b.until(`/^[0-9.,]+ (µs|ms|s)$/.test(document.getElementById('delivery-p99').textContent) && document.querySelectorAll('#plot circle').length >= 2`)
+	if alt := b.text("#flow-text"); !strings.Contains(alt, "fence and join → topic of deliveries: ") {
+		t.Errorf("the picture in words: %q", alt)
+	}
+	if c := b.complaints(); len(c) != 0 {
+		t.Errorf("the browser complains: %q", c)
+	}
+}
+
+func seeMarkupAsText(t *testing.T, b *browser, w *world, _ *running) {
+	w.publishCampaign(t, campaignOf(markup, markup), []byte(`{"restaurant_id":"`+strings.ReplaceAll(markup, `"`, `\"`)+`","<b>":1}`))
+	b.until(`[...document.querySelectorAll('#recent .id')].some((e) => e.textContent === arguments[0])`, markup)
+	b.until(`document.querySelectorAll('#recent .malformed').length === 1`)
+	b.run(`[...document.querySelectorAll('#recent li')].find((e) => e.querySelector('.id').textContent === arguments[0]).querySelector('button').click()`, nil, markup)
+	b.until(`document.getElementById('details-list').textContent.split(arguments[0]).length === 3`, markup) // campaign and restaurant
+	b.run(`document.getElementById('client').value = arguments[0]; document.getElementById('ask').requestSubmit()`, nil, markup)
+	b.until(`document.getElementById('answer').textContent.startsWith(arguments[0] + ' did not get it: ')`, markup)
+	b.run(`document.getElementById('details').close(); document.getElementById('query').value = arguments[0]; document.getElementById('search').requestSubmit()`, nil, markup)
+	b.until(`document.querySelector('#found-campaign .id')?.textContent === arguments[0]`, markup)
+	b.run(`document.getElementById('query').value = 'ann'; document.getElementById('search').requestSubmit()`, nil)
+	b.until(`document.querySelectorAll('#found-client li').length === 2 && document.querySelectorAll('#found-campaign li').length === 0`)
+	var grown struct{ Ran, Images, Scripts int }
+	b.run(`return {Ran: window.ran ?? 0, Images: document.images.length, Scripts: document.scripts.length}`, &grown)
+	if grown.Ran != 0 || grown.Images != 0 || grown.Scripts != 1 {
+		t.Errorf("markup was taken for markup: %+v", grown)
+	}
+	if c := b.complaints(); len(c) != 0 {
+		t.Errorf("the browser complains: %q", c)
+	}
+	// And if the page ever tried, the policy would refuse.
+	var refused bool
+	b.run(`try { document.createElement('p').innerHTML = '<b>'; return false } catch { return true }`, &refused)
+	if !refused {
+		t.Error("the page may turn strings into markup")
+	}
+	b.complaints()
+}
+
+func useKeyboard(t *testing.T, b *browser, _ *world, r *running) {
+	b.open(r.url + "/")
+	b.until(`document.querySelectorAll('#recent li').length === 3`)
+	var order []string
+	for range 12 {
+		b.keys(keyTab)
+		var focus struct {
+			Name    string
+			Visible bool
+		}
+		b.run(`const e = document.activeElement, s = getComputedStyle(e);
+			return {Name: e.closest('#recent') ? 'message' : e.id || e.className || e.textContent, Visible: s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2}`, &focus)
+		if !focus.Visible {
+			t.Errorf("one does not see the focus on %s", focus.Name)
+		}
+		if order = append(order, focus.Name); focus.Name == "message" {
+			break
+		}
+	}
+	if got := strings.Join(order, " "); got != "skip language-en language-ru query Search message" {
+		t.Fatalf("the order of the focus: %s", got)
+	}
+	b.keys(keyTab, keyTab) // the oldest: r1's
+	b.keys(keyEnter)
+	b.until(`document.getElementById('details').open && document.getElementById('details-list').textContent.includes('plain')`)
+	for range 3 {
+		b.keys(keyTab)
+		var id string
+		if b.run(`return document.activeElement.id`, &id); id == "client" {
+			break
+		}
+	}
+	b.keys("a", "n", "n", keyEnter)
+	b.until(`document.getElementById('answer').textContent.startsWith('ann got it: it was subscribed')`)
+	b.keys(keyEscape)
+	b.until(`!document.getElementById('details').open && document.activeElement.closest('#recent li:last-child') !== null`)
+}
+
+func useAPhone(t *testing.T, b *browser, _ *world, r *running) {
+	defer b.screen(1100, 900)
+	b.screen(360, 740)
+	for _, language := range []string{"en", "ru"} {
+		b.open(r.url + "/")
+		b.until(`document.querySelectorAll('#recent li').length === 3`)
+		b.run(`document.getElementById('language-' + arguments[0]).click()`, nil, language)
+		b.run(`document.getElementById('query').value = 'ann'; document.getElementById('search').requestSubmit()`, nil)
+		b.until(`document.querySelectorAll('#found-client li').length === 2`)
+		for _, dialog := range []bool{false, true} {
+			if dialog {
+				b.run(`document.querySelector('#found-client button').click()`, nil)
+				b.until(`document.getElementById('details-list').children.length > 5`)
+			}
+			var width struct{ Page, Dialog, Screen float64 }
+			b.run(`return {Page: document.documentElement.scrollWidth, Dialog: document.getElementById('details').scrollWidth, Screen: innerWidth}`, &width)
+			if width.Screen != 360 || width.Page > 360 || width.Dialog > 360 {
+				t.Errorf("%s, dialog %t: %+v", language, dialog, width)
+			}
+		}
+		b.run(`document.getElementById('details').close(); document.getElementById('language-en').click()`, nil)
+	}
+}
+
+// contrast is the least ratio of text to background among the elements with text (WCAG 2, 1.4.3).
+const contrast = `
+	const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+		.reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+	const parts = (text) => text.match(/[\d.]+/g).map(Number);
+	const back = (e) => { for (; e; e = e.parentElement) { const c = parts(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
+	let least = 99, where = '';
+	for (const e of document.querySelectorAll('body *')) {
+		if (!e.checkVisibility() || ![...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim())) continue;
+		const text = e.closest('svg') ? getComputedStyle(e).fill : getComputedStyle(e).color;
+		const [a, b] = [light(parts(text)), light(back(e))].sort((x, y) => y - x);
+		if ((a + .05) / (b + .05) < least) { least = (a + .05) / (b + .05); where = e.outerHTML.slice(0, 80); }
+	}
+	return {Least: least, Where: where, Back: getComputedStyle(document.documentElement).backgroundColor};`
+
+func seeDarkAndLight(t *testing.T, b *browser, _ *world, r *running) {
+	backs := map[string]string{}
+	for _, scheme := range []string{"dark", "light"} {
+		b.scheme(scheme)
+		b.open(r.url + "/")
+		b.until(`document.getElementById('state').textContent === 'ready' && document.querySelectorAll('#recent li').length === 3`)
+		var found struct {
+			Least       float64
+			Where, Back string
+		}
+		b.run(contrast, &found)
+		if found.Least < 4.5 {
+			t.Errorf("%s: a contrast of %.2f in %s", scheme, found.Least, found.Where)
+		}
+		backs[scheme] = found.Back
+	}
+	if backs["dark"] == backs["light"] {
+		t.Errorf("dark and light are the same: %v", backs)
+	}
+}
+
+func readBothLanguages(t *testing.T, b *browser, _ *world, r *running) {
+	b.run(`localStorage.clear()`, nil)
+	for _, c := range []struct{ accept, title, ready string }{{"ru-RU,ru", "Поток", "готов"}, {"en-US,en", "The flow", "ready"}, {"fr", "The flow", "ready"}} {
+		b.headers(map[string]string{"Accept-Language": c.accept})
+		b.open(r.url + "/")
+		b.until(`document.getElementById('state').textContent === arguments[0] && document.getElementById('flow-title').textContent === arguments[1]`, c.ready, c.title)
+	}
+	b.run(`document.getElementById('language-ru').click()`, nil)
+	b.until(`document.documentElement.lang === 'ru' && document.getElementById('state').textContent === 'готов' && document.querySelector('#recent .delivered')?.textContent === 'доставлена'`)
+	b.open(r.url + "/")
+	b.until(`document.getElementById('flow-title').textContent === 'Поток'`) // the choice is kept
+	if left := b.text("main"); strings.Contains(left, "recipients") || strings.Contains(left, "Campaign") {
+		t.Errorf("English is left in Russian: %s", left)
+	}
+	b.run(`document.getElementById('language-en').click()`, nil)
+	b.headers(map[string]string{})
+	takePicture(t, b)
+}
+
+// takePicture keeps what is on the screen, for people to look at, where it is asked for.
+func takePicture(t *testing.T, b *browser) {
+	t.Helper()
+	dir := os.Getenv("PAGE_PICTURES")
+	if dir == "" {
+		return
+	}
+	for _, scheme := range []string{"dark", "light"} {
+		b.scheme(scheme)
+		for _, width := range []int{1100, 360} {
+			b.screen(width, 1400)
+			name := filepath.Join(dir, fmt.Sprintf("page-%s-%d.png", scheme, width))
+			if err := os.WriteFile(name, b.picture(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b.screen(1100, 900)
+}
+
+func askFromElsewhere(t *testing.T, b *browser, _ *world, r *running) {
+	b.headers(map[string]string{"X-Forwarded-For": "192.0.2.1"})
+	defer b.headers(map[string]string{})
+	b.open(r.url + "/")
+	b.until(`document.getElementById('state').textContent === 'ready' && document.getElementById('recent-state').textContent.includes('this machine only')`)
+	if n := b.text("#recent"); n != "" {
+		t.Errorf("campaigns were told: %s", n)
+	}
+}
+
+func missTheDaemon(t *testing.T, b *browser, _ *world, r *running) {
+	b.open(r.url + "/")
+	b.until(`document.getElementById('state').textContent === 'ready'`)
+	r.stop()
+	if err := r.end(t); err != nil {
+		t.Error(err)
+	}
+	b.until(`document.getElementById('state').textContent === 'no connection, trying again'`)
+}
+
+// TestPictureOfARunningDaemon makes docs/page.png of a daemon that somebody started, best the demo's
+// after some minutes: PAGE_URL=http://127.0.0.1:PORT/ go test ./cmd/internal/daemon -run TestPictureOfARunningDaemon.
+func TestPictureOfARunningDaemon(t *testing.T) {
+	t.Parallel()
+	url := os.Getenv("PAGE_URL")
+	if url == "" {
+		t.Skip("PAGE_URL names no daemon to take a picture of")
+	}
+	b := openBrowser(t)
+	b.scheme("light")
+	b.screen(1000, 1250)
+	b.open(url)
+	b.until(`document.getElementById('state').textContent === 'ready' && document.querySelectorAll('#flow .flowing').length >= 5 && document.querySelectorAll('#plot circle').length > 2`)
+	if err := os.WriteFile("../../../docs/page.png", b.picture(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
