@@ -208,6 +208,7 @@ type campaign struct {
 	recipients []string
 	partition  int32
 	offset     int64
+	at         time.Time // of publishing, where a test wants to know
 }
 
 func (w *world) publish(messages ...*campaign) {
@@ -228,7 +229,16 @@ func (w *world) publish(messages ...*campaign) {
 // byte; the time of the join is only required to be one per message and the same in both.
 func (w *world) wantBoth(messages []*campaign) {
 	w.t.Helper()
-	var want []string
+	want := w.expected(messages)
+	records, times := w.records()
+	compare(w.t, "records", records, want)
+	rows := w.rows(times)
+	compare(w.t, "rows", rows, want)
+}
+
+// expected is what the messages must give, as trigger, key and value up to the client id.
+func (w *world) expected(messages []*campaign) (want []string) {
+	w.t.Helper()
 	for _, m := range messages {
 		for _, client := range m.recipients {
 			quoted, err := json.Marshal(client)
@@ -238,10 +248,7 @@ func (w *world) wantBoth(messages []*campaign) {
 			want = append(want, fmt.Sprintf("%s/%d/%d %s %s,\"client_id\":%s", w.topic.in, m.partition, m.offset, client, m.fields, quoted))
 		}
 	}
-	records, times := w.records()
-	compare(w.t, "records", records, want)
-	rows := w.rows(times)
-	compare(w.t, "rows", rows, want)
+	return want
 }
 
 // records are the committed records, as trigger, key and value up to the client id, and the

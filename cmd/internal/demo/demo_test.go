@@ -32,7 +32,7 @@ func TestDemoShowsWhatItPromises(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		err := Run(asked, options(out))
-		_ = out.Close()
+		_ = out.CloseWithError(err) // what reads it tells why it ended
 		done <- err
 	}()
 	said := &lines{from: printed}
