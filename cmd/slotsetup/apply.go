@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/tiffin/cdc"
+	"example.com/tiffin/cmd/internal/command"
 )
 
 func newPlanCommand() *cobra.Command {
@@ -13,9 +14,9 @@ func newPlanCommand() *cobra.Command {
 		Long: `Prints the statements that the source database lacks, each with the reason as a comment, and runs
 none. Nothing but a comment means that all is there.`,
 		Example: "  slotsetup plan -c tiffin.yaml\n  slotsetup plan -c tiffin.yaml | psql -X -v ON_ERROR_STOP=1 source",
-		Args:    usage(cobra.NoArgs),
+		Args:    command.Args(cobra.NoArgs),
 	}
-	file := addConfigFlag(cmd)
+	file := command.ConfigFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, role, err := load(cmd, *file)
 		if err != nil {
@@ -26,12 +27,12 @@ none. Nothing but a comment means that all is there.`,
 			return err
 		}
 		for _, step := range steps {
-			if err := say(cmd, "-- it %s\n%s", step.Why, step.SQL); err != nil {
+			if err := command.Say(cmd, "-- it %s\n%s", step.Why, step.SQL); err != nil {
 				return err
 			}
 		}
 		if len(steps) == 0 {
-			return say(cmd, "-- nothing is missing")
+			return command.Say(cmd, "-- nothing is missing")
 		}
 		return nil
 	}
@@ -46,9 +47,9 @@ func newApplyCommand() *cobra.Command {
 run at any time; where all is there it changes nothing. Making the slot waits for the
 transactions that run. A role that is created has no password yet.`,
 		Example: "  slotsetup apply -c tiffin.yaml\n  TIFFIN_SETUP_DSN=postgres://postgres@db/app slotsetup apply -c tiffin.yaml",
-		Args:    usage(cobra.NoArgs),
+		Args:    command.Args(cobra.NoArgs),
 	}
-	file := addConfigFlag(cmd)
+	file := command.ConfigFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, role, err := load(cmd, *file)
 		if err != nil {
@@ -57,12 +58,12 @@ transactions that run. A role that is created has no password yet.`,
 		done := 0
 		err = cdc.Apply(cmd.Context(), cfg, role, func(step cdc.Step) {
 			done++
-			_ = say(cmd, "%s", step.SQL) // the statement ran, whether or not somebody reads this
+			_ = command.Say(cmd, "%s", step.SQL) // the statement ran, whether or not somebody reads this
 		})
 		if err != nil {
 			return err
 		}
-		return say(cmd, "-- ready: %d statements run", done)
+		return command.Say(cmd, "-- ready: %d statements run", done)
 	}
 	return cmd
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/term"
 
 	"example.com/tiffin/cdc"
+	"example.com/tiffin/cmd/internal/command"
 )
 
 func newDropCommand() *cobra.Command {
@@ -21,9 +22,9 @@ more. The daemon cannot run after that until they are made again, and then loads
 no delivery is lost or repeated by it. Role, rights and replica identity stay. A slot that is
 active is refused: stop the daemon first.`,
 		Example: "  slotsetup drop -c tiffin.yaml --yes",
-		Args:    usage(cobra.NoArgs),
+		Args:    command.Args(cobra.NoArgs),
 	}
-	file := addConfigFlag(cmd)
+	file := command.ConfigFlag(cmd)
 	yes := cmd.Flags().Bool("yes", false, "do not ask; needed where standard input is no terminal")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, _, err := load(cmd, *file)
@@ -38,13 +39,13 @@ active is refused: stop the daemon first.`,
 		done := 0
 		err = cdc.Drop(cmd.Context(), cfg, func(step cdc.Step) {
 			done++
-			_ = say(cmd, "%s", step.SQL) // the statement ran, whether or not somebody reads this
+			_ = command.Say(cmd, "%s", step.SQL) // the statement ran, whether or not somebody reads this
 		})
 		if err != nil {
 			return err
 		}
 		if done == 0 {
-			return say(cmd, "-- nothing to drop")
+			return command.Say(cmd, "-- nothing to drop")
 		}
 		return nil
 	}
@@ -55,9 +56,9 @@ active is refused: stop the daemon first.`,
 func confirm(cmd *cobra.Command, cfg cdc.Config) error {
 	in, ok := cmd.InOrStdin().(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return &usageError{cmd.CommandPath(), errors.New("standard input is no terminal: confirm with --yes")}
+		return command.Usage(cmd, errors.New("standard input is no terminal: confirm with --yes"))
 	}
-	if err := say(cmd, "This removes slot %s and publication %s. The daemon stops joining until they are made again\n(slotsetup apply), and then loads the table anew. Type yes to go on:", cfg.Slot, cfg.Publication); err != nil {
+	if err := command.Say(cmd, "This removes slot %s and publication %s. The daemon stops joining until they are made again\n(slotsetup apply), and then loads the table anew. Type yes to go on:", cfg.Slot, cfg.Publication); err != nil {
 		return err
 	}
 	answer, err := bufio.NewReader(in).ReadString('\n')

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.com/tiffin/cmd/internal/command"
 	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
@@ -14,10 +15,10 @@ var servers devstacktest.Servers
 
 func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
 
-func command(t *testing.T, args ...string) (status int, stdout, stderr string) {
+func execute(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	status = run(t.Context(), args, strings.NewReader(""), &out, &errs)
+	status = command.Run(t.Context(), newRootCommand(), args, command.Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
 	return status, out.String(), errs.String()
 }
 
@@ -46,7 +47,7 @@ func TestPlanApplyStatusDrop(t *testing.T) {
 		{[]string{"drop", "-c", file, "--yes"}, 0, "nothing to drop"},
 		{[]string{"status", "-c", file}, 1, "does not exist"},
 	} {
-		status, out, errs := command(t, step.args...)
+		status, out, errs := execute(t, step.args...)
 		if status != step.status || !strings.Contains(out+errs, step.says) {
 			t.Errorf("slotsetup %v: exit %d, want %d and %q\n%s%s", step.args, status, step.status, step.says, out, errs)
 		}
@@ -57,12 +58,12 @@ func TestPlanApplyStatusDrop(t *testing.T) {
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{}, {"unknown"}, {"apply", "extra"}, {"plan", "--no"}, {"plan", "-c", "/does/not/exist"}} {
-		if status, _, errs := command(t, args...); status != exitUsage || errs == "" {
+		if status, _, errs := execute(t, args...); status != command.ExitUsage || errs == "" {
 			t.Errorf("slotsetup %v: exit %d, %q", args, status, errs)
 		}
 	}
 	for _, name := range []string{"plan", "apply", "status", "drop"} {
-		if status, out, _ := command(t, name, "--help"); status != 0 || !strings.Contains(out, "slotsetup "+name+" -c") {
+		if status, out, _ := execute(t, name, "--help"); status != 0 || !strings.Contains(out, "slotsetup "+name+" -c") {
 			t.Errorf("slotsetup %s --help: exit %d\n%s", name, status, out)
 		}
 	}

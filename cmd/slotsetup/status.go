@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/tiffin/cdc"
+	"example.com/tiffin/cmd/internal/command"
 )
 
 func newStatusCommand() *cobra.Command {
@@ -16,9 +17,9 @@ func newStatusCommand() *cobra.Command {
 		Short:   "Show the slot's health and what is missing",
 		Long:    `Shows the slot, who has it active, what it holds back, and how many statements apply would run. The exit status is 1 if the slot is missing or lost, or if anything else is missing.`,
 		Example: "  slotsetup status -c tiffin.yaml",
-		Args:    usage(cobra.NoArgs),
+		Args:    command.Args(cobra.NoArgs),
 	}
-	file := addConfigFlag(cmd)
+	file := command.ConfigFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, role, err := load(cmd, *file)
 		if err != nil {
@@ -38,14 +39,14 @@ func newStatusCommand() *cobra.Command {
 		if len(steps) > 0 {
 			return fmt.Errorf("%d statements are missing: see slotsetup plan", len(steps))
 		}
-		return say(cmd, "set-up\tcomplete")
+		return command.Say(cmd, "set-up\tcomplete")
 	}
 	return cmd
 }
 
 func sayStatus(cmd *cobra.Command, cfg cdc.Config, s cdc.SlotStatus) error {
 	if !s.Exists {
-		return say(cmd, "slot\t%s\tdoes not exist", cfg.Slot)
+		return command.Say(cmd, "slot\t%s\tdoes not exist", cfg.Slot)
 	}
 	state := "idle"
 	if s.Holder != "" {
@@ -54,9 +55,14 @@ func sayStatus(cmd *cobra.Command, cfg cdc.Config, s cdc.SlotStatus) error {
 	if s.Lost {
 		state = "lost: invalidated by the server"
 	}
+	failover := "no standby synchronises it"
+	if s.Failover {
+		failover = "standbys synchronise it"
+	}
 	return errors.Join(
-		say(cmd, "slot\t%s\t%s", cfg.Slot, state),
-		say(cmd, "confirmed\t%s", s.Confirmed),
-		say(cmd, "retained\t%s (%d bytes)", humanize.IBytes(uint64(max(s.Retained, 0))), s.Retained),
+		command.Say(cmd, "slot\t%s\t%s", cfg.Slot, state),
+		command.Say(cmd, "failover\t%s", failover),
+		command.Say(cmd, "confirmed\t%s", s.Confirmed),
+		command.Say(cmd, "retained\t%s (%d bytes)", humanize.IBytes(uint64(max(s.Retained, 0))), s.Retained),
 	)
 }
