@@ -34,6 +34,36 @@ func TestArchitectureNamesWhatExists(t *testing.T) {
 	}
 }
 
+// TestDocumentsNameWhatExists keeps the other documents true: the tests and files that they name.
+func TestDocumentsNameWhatExists(t *testing.T) {
+	t.Parallel()
+	const root = "../../"
+	documents, err := filepath.Glob(root + "docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents = append(documents, root+"README.md", root+"README.ru.md", root+"ARCHITECTURE.md", root+"CHANGELOG.md")
+	tests := testNames(t, root)
+	name := regexp.MustCompile("`(Test[A-Za-z0-9]+)`")
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	for _, document := range documents {
+		text, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range name.FindAllStringSubmatch(string(text), -1) {
+			if !tests[m[1]] {
+				t.Errorf("%s: there is no %s", document, m[1])
+			}
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(document), m[1])); err != nil {
+				t.Errorf("%s: %v", document, err)
+			}
+		}
+	}
+}
+
 func testNames(t *testing.T, root string) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}

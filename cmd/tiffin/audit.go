@@ -2,78 +2,127 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 
 	"example.com/tiffin/cdc"
+	"example.com/tiffin/cmd/internal/command"
+	"example.com/tiffin/cmd/internal/daemon"
 	"example.com/tiffin/cmd/internal/settings"
 )
 
-// auditSummary is the last line of audit --json.
-type auditSummary struct {
-	OK          bool   `json:"ok"`
-	Slot        string `json:"slot"`
-	Position    string `json:"position"`
-	Restaurants int64  `json:"restaurants"`
-	Rows        int64  `json:"rows"`
-	Differences int64  `json:"differences"`
+// auditFlags choose the index and the output.
+type auditFlags struct {
+	daemon string
+	fresh  bool
+	asJSON bool
 }
 
 func newAuditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
-		Short: "Compare a fresh index, built through the slot, with the table",
-		Long: `Builds an index as the daemon does, by a load and through a replication slot, and compares it
-with the table at one position: every transaction that a snapshot sees is in it, and no other.
-Names every difference. While a daemon holds the slot, the audit makes one of its own, with
-_audit behind the name, and drops it at the end. The exit status is 0 when both are equal.
+		Short: "Compare the running daemon's index, or a fresh one, with the table",
+		Long: `Compares an index with the table at one position, by a snapshot: every transaction that it sees is
+in the index, and what the index has besides is told apart. Names every difference. The exit
+status is 0 when both are equal.
 
-The source server sorts the table by restaurant for it. Of the settings it needs source.dsn.`,
+If a daemon answers on http.listen, that one compares its own index, while it goes on: the table
+is read once, in the order in which it lies, and neither the stream nor a lookup waits. Of a
+restaurant that it does not hold in memory the number of rows is compared.
+
+Otherwise, or with --fresh, a new index is built as a daemon does, by a load and through a
+replication slot: while a daemon holds the slot through one of the audit's own, with _audit
+behind the name, which is dropped at the end. The source server sorts the table by restaurant
+for it. Of the settings it needs source.dsn.`,
 		Example: `  tiffin audit -c tiffin.yaml
-  tiffin audit --json | jq 'select(.restaurant)'`,
-		Args: usage(cobra.NoArgs),
+  tiffin audit --daemon http://127.0.0.1:9464
+  tiffin audit --fresh --json | jq 'select(.restaurant)'`,
+		Args: command.Args(cobra.NoArgs),
 	}
-	file := addConfigFlag(cmd)
-	asJSON := cmd.Flags().Bool("json", false, "one object a line, last a summary with \"ok\"")
+	file := command.ConfigFlag(cmd)
+	var flags auditFlags
+	cmd.Flags().StringVar(&flags.daemon, "daemon", "", "the running daemon's endpoint, a `URL` on this machine (default: from http.listen)")
+	cmd.Flags().BoolVar(&flags.fresh, "fresh", false, "build a new index, even if a daemon runs")
+	cmd.Flags().BoolVar(&flags.asJSON, "json", false, "one object a line, last a summary with \"ok\"")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, log, err := loadSettings(cmd, *file, []string{"source.dsn"})
+		if flags.fresh && flags.daemon != "" {
+			return command.Usage(cmd, errors.New("--daemon and --fresh exclude each other"))
+		}
+		needs := []string{"source.dsn"}
+		if flags.daemon != "" {
+			needs = []string{}
+		}
+		s, log, err := command.Load(cmd, *file, needs)
 		if err != nil {
 			return err
 		}
-		cfg := cdc.Config{
-			DSN: s.Source.DSN.Reveal(), Table: s.Source.Table.String(), Publication: s.Source.Publication,
-			Slot: s.Source.Slot, Setup: cdc.Setup(s.Source.Setup), Log: log.With("part", "source"),
-		}
-		return audit(cmd, cfg, s.Index, *asJSON)
+		return audit(cmd, s, log, flags)
 	}
 	return cmd
 }
 
-func audit(cmd *cobra.Command, cfg cdc.Config, index settings.Index, asJSON bool) error {
+func audit(cmd *cobra.Command, s *settings.Settings, log *slog.Logger, flags auditFlags) error {
+	summary, err := compare(cmd, s, log, flags)
+	if err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	if flags.asJSON {
+		err = json.NewEncoder(cmd.OutOrStdout()).Encode(summary)
+	} else {
+		err = saySummary(cmd, &summary)
+	}
+	if err == nil && !summary.OK {
+		err = fmt.Errorf("audit: index and table differ in %d places", summary.Differences)
+	}
+	return err
+}
+
+func compare(cmd *cobra.Command, s *settings.Settings, log *slog.Logger, flags auditFlags) (daemon.AuditSummary, error) {
+	to := auditTo{found: sayDifference(cmd, flags.asJSON), progress: func(cdc.AuditProgress) {}}
+	if isTerminal(cmd.ErrOrStderr()) {
+		to.progress = progressOn(cmd.ErrOrStderr())
+	}
+	base := flags.daemon
+	if base == "" && !flags.fresh {
+		base = daemonAt(s.HTTP.Listen)
+	}
+	if base != "" {
+		summary, err := auditRunning(cmd.Context(), base, auditSilence, to)
+		if flags.daemon != "" || !errors.Is(err, errNobody) {
+			return summary, err
+		}
+		log.Info("no daemon answers: a fresh index is built instead", "http", base)
+	}
+	cfg := cdc.Config{
+		DSN: s.Source.DSN.Reveal(), Table: s.Source.Table.String(), Publication: s.Source.Publication,
+		Slot: s.Source.Slot, Setup: cdc.Setup(s.Source.Setup), Failover: s.Source.Failover, Log: log.With("part", "source"),
+	}
+	report, err := cdc.Audit(cmd.Context(), cfg, int64(s.Index.Budget), to.found)
+	if err != nil {
+		return daemon.AuditSummary{}, err
+	}
+	report.Resident = report.Restaurants // what is not in memory is read through
+	return daemon.SummaryOf(&report, daemon.IndexFresh), nil
+}
+
+func sayDifference(cmd *cobra.Command, asJSON bool) func(cdc.Difference) error {
 	out := json.NewEncoder(cmd.OutOrStdout())
-	tell := func(d cdc.Difference) error {
+	return func(d cdc.Difference) error {
 		switch {
 		case asJSON:
 			return out.Encode(d)
 		case d.Client == "":
-			return say(cmd, "restaurant %q: %s", d.Restaurant, d.Text)
+			return command.Say(cmd, "restaurant %q: %s", d.Restaurant, d.Text)
 		default:
-			return say(cmd, "restaurant %q, client %q: %s", d.Restaurant, d.Client, d.Text)
+			return command.Say(cmd, "restaurant %q, client %q: %s", d.Restaurant, d.Client, d.Text)
 		}
 	}
-	r, err := cdc.Audit(cmd.Context(), cfg, int64(index.Budget), tell)
-	if err != nil {
-		return fmt.Errorf("audit: %w", err)
-	}
-	if asJSON {
-		err = out.Encode(auditSummary{r.Differences == 0, r.Slot, r.Position.String(), r.Restaurants, r.Rows, r.Differences})
-	} else {
-		err = say(cmd, "index (through slot %s) and table compared at %s: %d restaurants, %d rows, %d differences",
-			r.Slot, r.Position, r.Restaurants, r.Rows, r.Differences)
-	}
-	if err == nil && r.Differences > 0 {
-		err = fmt.Errorf("audit: index and table differ in %d places", r.Differences)
-	}
-	return err
+}
+
+func saySummary(cmd *cobra.Command, s *daemon.AuditSummary) error {
+	return command.Say(cmd, "%s index (slot %s) and table compared at %s: %d restaurants (%d with their clients), %d rows, %d differences",
+		s.Index, s.Slot, s.Position, s.Restaurants, s.Resident, s.Rows, s.Differences)
 }

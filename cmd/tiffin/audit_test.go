@@ -2,8 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"net"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"example.com/tiffin/cdc"
+	"example.com/tiffin/cmd/internal/command"
 )
 
 // Not parallel: commands read the environment of the process.
@@ -14,9 +20,13 @@ func TestAuditSaysThatIndexAndTableAreEqual(t *testing.T) {
 		`INSERT INTO subscribers_restaurants (client_id, restaurant_id) SELECT i, i % 7 FROM generate_series(1, 100) i`)
 	t.Setenv("TIFFIN_SOURCE_DSN", db.DSN)
 	t.Setenv("TIFFIN_SOURCE_SLOT", db.Slot)
+	t.Setenv("TIFFIN_HTTP_LISTEN", "127.0.0.1:1") // nobody is there
 	code, stdout, stderr := execute(t, "audit")
-	if code != exitOK || !strings.Contains(stdout, "7 restaurants, 100 rows, 0 differences") {
+	if code != command.ExitOK || !strings.Contains(stdout, "fresh index (slot "+db.Slot) {
 		t.Errorf("%d %q %q", code, stdout, stderr)
+	}
+	if !strings.Contains(stdout, "7 restaurants (7 with their clients), 100 rows, 0 differences") {
+		t.Errorf("%q", stdout)
 	}
 	_, stdout, _ = execute(t, "audit", "--json")
 	var summary struct {
@@ -27,7 +37,84 @@ func TestAuditSaysThatIndexAndTableAreEqual(t *testing.T) {
 		t.Errorf("%q: %v", stdout, err)
 	}
 	t.Setenv("TIFFIN_SOURCE_DSN", "postgres://u:hunter2@127.0.0.1:1/d")
-	if code, _, stderr := execute(t, "audit"); code != exitFault || strings.Contains(stderr, "hunter2") {
+	if code, _, stderr := execute(t, "audit"); code != command.ExitFault || strings.Contains(stderr, "hunter2") {
 		t.Errorf("without a server: %d %q", code, stderr)
+	}
+}
+
+// endpoint waits until a process has told its address.
+func (p *process) endpoint(t *testing.T) string {
+	t.Helper()
+	p.waitFor(t, "msg=endpoint")
+	address := regexp.MustCompile(`http=(\S+)`).FindStringSubmatch(p.seen.String())
+	if address == nil {
+		t.Fatalf("no address in\n%s", p.seen.String())
+	}
+	return address[1]
+}
+
+// Not parallel: as above.
+func TestAuditAsksTheRunningDaemon(t *testing.T) {
+	clearEnvironment(t)
+	db := servers.Database(t)
+	db.Exec(t, `CREATE TABLE subscribers_restaurants (id serial PRIMARY KEY, client_id varchar NOT NULL, restaurant_id varchar NOT NULL)`,
+		`INSERT INTO subscribers_restaurants (client_id, restaurant_id) SELECT i, i % 7 FROM generate_series(1, 100) i`)
+	environ := append(nowhere(), "TIFFIN_SOURCE_DSN="+db.DSN, "TIFFIN_SOURCE_SLOT="+db.Slot)
+	p := begin(t, environ, "run") // without a broker: the index is all that is asked for
+	address := p.endpoint(t)
+	p.waitFor(t, "in sync with source database")
+	t.Setenv("TIFFIN_SOURCE_DSN", "postgres://u@127.0.0.1:1/d")
+	t.Setenv("TIFFIN_HTTP_LISTEN", address)
+	for _, args := range [][]string{{"audit"}, {"audit", "--daemon", "http://" + address}} {
+		code, stdout, stderr := execute(t, args...)
+		if code != command.ExitOK || !strings.Contains(stdout, "running index (slot "+db.Slot) || !strings.Contains(stdout, ": 7 restaurants (7 with their clients), 100 rows, 0 differences") {
+			t.Errorf("%v: %d %q %q", args, code, stdout, stderr)
+		}
+	}
+	if code, stdout, _ := execute(t, "audit", "--json"); code != command.ExitOK || !strings.HasPrefix(stdout, `{"ok":true,"index":"running",`) {
+		t.Errorf("%d %q", code, stdout)
+	}
+	if code, _, stderr := execute(t, "audit", "--fresh"); code != command.ExitFault || !strings.Contains(stderr, "connection refused") {
+		t.Errorf("--fresh asked the daemon: %d %q", code, stderr)
+	}
+	if code, _, _ := execute(t, "audit", "--fresh", "--daemon", "http://"+address); code != command.ExitUsage {
+		t.Errorf("both flags: %d", code)
+	}
+}
+
+// A daemon that cannot compare says why, and one that hangs is found out.
+//
+// Not parallel: as above.
+func TestAuditSaysWhyThereIsNone(t *testing.T) {
+	clearEnvironment(t)
+	p := begin(t, nowhere(), "run")
+	address := p.endpoint(t)
+	p.waitFor(t, "connection refused")
+	if code, stdout, stderr := execute(t, "audit", "--daemon", "http://"+address); code != command.ExitFault || stdout != "" || !strings.Contains(stderr, "not in sync") || !strings.Contains(stderr, "connection refused") {
+		t.Errorf("unready: %d %q %q", code, stdout, stderr)
+	}
+	if code, _, stderr := execute(t, "audit", "--daemon", "http://127.0.0.1:1"); code != command.ExitFault || !strings.Contains(stderr, "no daemon answers") {
+		t.Errorf("nobody: %d %q", code, stderr)
+	}
+	mute, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0") // as a stopped process: the kernel accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = mute.Close() }()
+	_, err = auditRunning(t.Context(), "http://"+mute.Addr().String(), 50*time.Millisecond, auditTo{progress: func(cdc.AuditProgress) {}})
+	if err == nil || !strings.Contains(err.Error(), "says nothing for 50ms") {
+		t.Errorf("mute: %v", err)
+	}
+}
+
+func TestDaemonIsAskedWhereItListens(t *testing.T) {
+	t.Parallel()
+	for listen, want := range map[string]string{
+		"127.0.0.1:9464": "http://127.0.0.1:9464", "0.0.0.0:1": "http://127.0.0.1:1", "[::]:2": "http://127.0.0.1:2", ":3": "http://127.0.0.1:3",
+		"": "", "127.0.0.1:0": "",
+	} {
+		if got := daemonAt(listen); got != want {
+			t.Errorf("%q: %q, want %q", listen, got, want)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.com/tiffin/cmd/internal/command"
 	"example.com/tiffin/cmd/internal/settings"
 )
 
@@ -16,7 +17,7 @@ import (
 func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = run(t.Context(), args, &out, &errs)
+	code = command.Run(t.Context(), newRootCommand(), args, command.Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
 	return code, out.String(), errs.String()
 }
 
@@ -75,7 +76,7 @@ func TestFaultsOfUsageExitWith2(t *testing.T) {
 		{"migrate", "--role", "r"},
 	} {
 		code, stdout, stderr := execute(t, args...)
-		if code != exitUsage || stdout != "" || !strings.HasPrefix(stderr, "tiffin: ") || !strings.Contains(stderr, "--help") {
+		if code != command.ExitUsage || stdout != "" || !strings.HasPrefix(stderr, "tiffin: ") || !strings.Contains(stderr, "--help") {
 			t.Errorf("tiffin %q: %d %q %q", args, code, stdout, stderr)
 		}
 	}
@@ -89,7 +90,7 @@ func TestFaultsOfSettingsExitWith2AndAreToldAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := execute(t, "run", "-c", path)
-	if code != exitUsage || stdout != "" {
+	if code != command.ExitUsage || stdout != "" {
 		t.Errorf("exit %d, stdout %q", code, stdout)
 	}
 	for _, key := range []string{"source.dsn", "feedback.dsn", "kafka.sasl.mechanism", "suorce.dsn"} {
@@ -103,7 +104,7 @@ func TestFaultsOfSettingsExitWith2AndAreToldAtOnce(t *testing.T) {
 func TestPrintedMigrationNeedsNoSettings(t *testing.T) {
 	clearEnvironment(t)
 	code, stdout, stderr := execute(t, "migrate", "--print")
-	if code != exitOK || !strings.Contains(stdout, "CREATE TABLE tiffin.progress") || strings.Contains(stdout, "GRANT") || stderr != "" {
+	if code != command.ExitOK || !strings.Contains(stdout, "CREATE TABLE tiffin.progress") || strings.Contains(stdout, "GRANT") || stderr != "" {
 		t.Errorf("%d %q %q", code, stdout, stderr)
 	}
 	t.Setenv("TIFFIN_FEEDBACK_DSN", "postgres://writer:hunter2@h/d")
@@ -122,19 +123,19 @@ func TestMigrateSaysWhatItDid(t *testing.T) {
 		"schema tiffin: version 0 -> 1\nfeedback table \"public\".\"subscribers_feedback\": created\n",
 		"schema tiffin is current: version 1\n",
 	} {
-		if code, stdout, stderr := execute(t, "migrate"); code != exitOK || stdout != want || stderr != "" {
+		if code, stdout, stderr := execute(t, "migrate"); code != command.ExitOK || stdout != want || stderr != "" {
 			t.Errorf("%d %q %q, want %q", code, stdout, stderr, want)
 		}
 	}
 	t.Setenv("TIFFIN_FEEDBACK_DSN", "postgres://u:hunter2@127.0.0.1:1/d")
-	if code, _, stderr := execute(t, "migrate"); code != exitFault || !strings.Contains(stderr, "feedback database") || strings.Contains(stderr, "hunter2") {
+	if code, _, stderr := execute(t, "migrate"); code != command.ExitFault || !strings.Contains(stderr, "feedback database") || strings.Contains(stderr, "hunter2") {
 		t.Errorf("without a server: %d %q", code, stderr)
 	}
 }
 
 func TestVersionNamesTheBuild(t *testing.T) {
 	t.Parallel()
-	if code, stdout, _ := execute(t, "version"); code != exitOK || !strings.HasPrefix(stdout, "tiffin ") || !strings.Contains(stdout, " go1.") {
+	if code, stdout, _ := execute(t, "version"); code != command.ExitOK || !strings.HasPrefix(stdout, "tiffin ") || !strings.Contains(stdout, " go1.") {
 		t.Errorf("%d %q", code, stdout)
 	}
 }

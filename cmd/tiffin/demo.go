@@ -5,13 +5,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"example.com/tiffin/cmd/internal/command"
 	"example.com/tiffin/cmd/internal/demo"
 )
 
@@ -33,7 +32,7 @@ directory. Each campaign follows a change of its restaurant, so that freshness i
 At the end, both sinks are compared row for row and everything is removed; the exit status is 0
 only if they agree. Settings are not read.`,
 		Example: "  tiffin demo\n  tiffin demo --for 30s      # for a script: exit status 0 if both sinks agree",
-		Args:    usage(cobra.NoArgs),
+		Args:    command.Args(cobra.NoArgs),
 	}
 	duration := cmd.Flags().Duration("for", 0, "end after this `DURATION` (default: at Ctrl-C)")
 	port := cmd.Flags().Int("broker-port", 0, "`PORT` of the broker (default: any free one)")
@@ -41,21 +40,18 @@ only if they agree. Settings are not read.`,
 	changes := cmd.Flags().Float64("changes", demoChanges, "changes of subscriptions a second")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		options := demo.Options{
-			Out: cmd.OutOrStdout(), Terminal: isTerminal(cmd.OutOrStdout()), Version: version(),
+			Out: cmd.OutOrStdout(), Terminal: isTerminal(cmd.OutOrStdout()), Version: command.ThisBuild().Version,
 			For: *duration, BrokerPort: *port, Campaigns: *campaigns, Changes: *changes,
 		}
 		if err := checkDemo(options); err != nil {
-			return &usageError{cmd.CommandPath(), err}
+			return command.Usage(cmd, err)
 		}
 		level := slog.LevelWarn
 		if options.Terminal {
 			level = slog.LevelError // a log line in the middle of the summary is no help
 		}
 		options.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-		// A closed terminal is as good as Ctrl-C: nothing may stay behind.
-		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
-		defer stop()
-		return demo.Run(ctx, options)
+		return demo.Run(cmd.Context(), options)
 	}
 	return cmd
 }

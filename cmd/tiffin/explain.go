@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.com/tiffin/cmd/internal/command"
 	"example.com/tiffin/cmd/internal/daemon"
 	"example.com/tiffin/cmd/internal/settings"
 	"example.com/tiffin/stream"
@@ -22,19 +23,19 @@ Output records and dead letters carry the name of their message in the header tr
 settings it needs feedback.dsn, and kafka.group if that is not the default.`,
 		Example: `  tiffin explain campaigns/0/1234
   tiffin explain campaigns/0/1234 --client 123e4567-e89b-12d3-a456-426614174001 --json`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: command.Args(cobra.ExactArgs(1)),
 	}
-	file := addConfigFlag(cmd)
+	file := command.ConfigFlag(cmd)
 	client := cmd.Flags().String("client", "", "did this client `ID` get it, and why")
 	asJSON := cmd.Flags().Bool("json", false, "one object")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if _, _, _, err := stream.ParseTrigger(args[0]); err != nil {
-			return &usageError{cmd.CommandPath(), err}
+			return command.Usage(cmd, err)
 		}
 		if !cmd.Flags().Changed("client") {
 			client = nil
 		}
-		s, _, err := loadSettings(cmd, *file, []string{"feedback.dsn"})
+		s, _, err := command.Load(cmd, *file, []string{"feedback.dsn"})
 		if err != nil {
 			return err
 		}
@@ -79,5 +80,5 @@ func sayExplanation(cmd *cobra.Command, e *stream.Explanation) error {
 		}
 		lines += fmt.Sprintf("\nclient      %s %s: %s", e.Client.ID, verdict, e.Client.Why)
 	}
-	return say(cmd, "%s", lines)
+	return command.Say(cmd, "%s", lines)
 }

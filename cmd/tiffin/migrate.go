@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.com/tiffin/cmd/internal/command"
 	"example.com/tiffin/cmd/internal/daemon"
 	"example.com/tiffin/cmd/internal/settings"
 	"example.com/tiffin/migrations"
@@ -20,20 +21,20 @@ is missing. It may be run at any time and several at once; where all is current 
 nothing. Of the settings it needs feedback.dsn, with --print none.`,
 		Example: `  tiffin migrate -c tiffin.yaml
   tiffin migrate --print --role tiffin | psql -X -v ON_ERROR_STOP=1 feedback`,
-		Args: usage(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 	}
-	file := addConfigFlag(cmd)
+	file := command.ConfigFlag(cmd)
 	print := cmd.Flags().Bool("print", false, "show the SQL for a DBA instead of running it")
 	role := cmd.Flags().String("role", "", "with --print: grant the daemon's rights to this `ROLE` (default: the user of feedback.dsn, if that is set)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *role != "" && !*print {
-			return &usageError{cmd.CommandPath(), fmt.Errorf("--role goes with --print: migrate itself grants nothing")}
+			return command.Usage(cmd, fmt.Errorf("--role goes with --print: migrate itself grants nothing"))
 		}
 		needs := []string{"feedback.dsn"}
 		if *print {
 			needs = []string{}
 		}
-		s, _, err := loadSettings(cmd, *file, needs)
+		s, _, err := command.Load(cmd, *file, needs)
 		if err != nil {
 			return err
 		}
@@ -53,7 +54,7 @@ func printMigration(cmd *cobra.Command, s settings.Feedback, role string) error 
 	if err != nil {
 		return err
 	}
-	return say(cmd, "%s", sql)
+	return command.Say(cmd, "%s", sql)
 }
 
 func migrate(cmd *cobra.Command, s settings.Feedback) error {
@@ -79,15 +80,15 @@ func migrate(cmd *cobra.Command, s settings.Feedback) error {
 
 func sayReport(cmd *cobra.Command, report migrations.Report, table string) error {
 	if !report.Changed() {
-		return say(cmd, "schema tiffin is current: version %d", report.To)
+		return command.Say(cmd, "schema tiffin is current: version %d", report.To)
 	}
 	if report.From != report.To {
-		if err := say(cmd, "schema tiffin: version %d -> %d", report.From, report.To); err != nil {
+		if err := command.Say(cmd, "schema tiffin: version %d -> %d", report.From, report.To); err != nil {
 			return err
 		}
 	}
 	if report.CreatedFeedbackTable {
-		return say(cmd, "feedback table %s: created", table)
+		return command.Say(cmd, "feedback table %s: created", table)
 	}
 	return nil
 }

@@ -5,13 +5,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"example.com/tiffin/cmd/internal/command"
 	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
@@ -102,7 +105,7 @@ func TestSignalStopsTheDaemonWithStatus0(t *testing.T) {
 		if err := p.cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
-		if code := p.end(t); code != exitOK {
+		if code := p.end(t); code != command.ExitOK {
 			t.Errorf("%s: exit %d\n%s", sig, code, p.seen.String())
 		}
 	}
@@ -121,7 +124,55 @@ func TestOutageIsNamedOnStderrWithinThirtySeconds(t *testing.T) {
 func TestFaultOfSettingsIsTheStatusOfTheProcess(t *testing.T) {
 	t.Parallel()
 	p := begin(t, nil, "run")
-	if code := p.end(t); code != exitUsage || !strings.Contains(p.seen.String(), "kafka.brokers") {
+	if code := p.end(t); code != command.ExitUsage || !strings.Contains(p.seen.String(), "kafka.brokers") {
 		t.Errorf("exit %d\n%s", code, p.seen.String())
+	}
+}
+
+// What systemd (Type=notify) hears of a start that waits, and of the stop.
+func TestServiceManagerIsToldWhatTheDaemonWaitsFor(t *testing.T) {
+	t.Parallel()
+	manager := listenForNotices(t)
+	p := begin(t, append(nowhere(), "NOTIFY_SOCKET="+manager.LocalAddr().String()), "run")
+	awaitNotice(t, manager, "EXTEND_TIMEOUT_USEC=")
+	awaitNotice(t, manager, "connection refused")
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	awaitNotice(t, manager, "STOPPING=1")
+	if code := p.end(t); code != command.ExitOK {
+		t.Errorf("exit %d\n%s", code, p.seen.String())
+	}
+}
+
+func listenForNotices(t *testing.T) *net.UnixConn {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "notify") //nolint:usetesting // the name of a socket has at most 108 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func awaitNotice(t *testing.T, conn *net.UnixConn, text string) {
+	t.Helper()
+	datagram := make([]byte, 8<<10)
+	for {
+		n, err := conn.Read(datagram)
+		if err != nil {
+			t.Fatalf("never told %q: %v", text, err)
+		}
+		if strings.Contains(string(datagram[:n]), text) {
+			return
+		}
 	}
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
+	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"example.com/tiffin/cmd/internal/command"
 	"example.com/tiffin/cmd/internal/daemon"
 	"example.com/tiffin/cmd/internal/settings"
 	"example.com/tiffin/stream"
@@ -26,32 +28,42 @@ process with status 1, a fault in the settings with status 2.
   tiffin run --until-now        # for a scheduler: what is there now, then exit
   TIFFIN_SOURCE_DSN=postgres://tiffin@db/app TIFFIN_FEEDBACK_DSN=postgres://tiffin@db2/feedback \
     TIFFIN_KAFKA_BROKERS=broker:9092 tiffin run`,
-		Args: usage(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 	}
-	file := addConfigFlag(cmd)
+	file := command.ConfigFlag(cmd)
 	untilNow := cmd.Flags().Bool("until-now", false, "handle every campaign message that the input topic holds now, then exit")
 	behind := cmd.Flags().String("ledger-behind", string(stream.LedgerStop),
 		"when Kafka is ahead of the ledger (the feedback database was restored): stop, skip (the rows stay missing) or replay (records come twice)")
+	reset := cmd.Flags().String("input-reset", string(stream.InputStop),
+		"when the input topic was deleted and created again, or lost its end: stop, or anew (the old manifest is set aside)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		choice, err := ledgerBehind(*behind)
+		err := errors.Join(
+			oneOf("--ledger-behind", *behind, stream.LedgerStop, stream.LedgerSkip, stream.LedgerReplay),
+			oneOf("--input-reset", *reset, stream.InputStop, stream.InputAnew))
 		if err != nil {
-			return &usageError{cmd.CommandPath(), err}
+			return command.Usage(cmd, err)
 		}
-		s, log, err := loadSettings(cmd, *file, nil)
+		s, log, err := command.Load(cmd, *file, nil)
 		if err != nil {
 			return err
 		}
 		return daemon.Run(cmd.Context(), daemon.Options{
-			Settings: s, Log: log, Version: version(), UntilNow: *untilNow, LedgerBehind: choice,
+			Settings: s, Log: log, Version: command.ThisBuild().Version, UntilNow: *untilNow,
+			LedgerBehind: stream.LedgerBehind(*behind), InputReset: stream.InputReset(*reset),
+			Notify: notify,
 		})
 	}
 	return cmd
 }
 
-func ledgerBehind(text string) (stream.LedgerBehind, error) {
-	choices := []string{string(stream.LedgerStop), string(stream.LedgerSkip), string(stream.LedgerReplay)}
-	if !slices.Contains(choices, text) {
-		return "", fmt.Errorf("--ledger-behind %q: want %s", text, strings.Join(choices, ", "))
+// notify tells the service manager that started this process, if one did and asks for it.
+func notify(state string) {
+	_, _ = sd.SdNotify(false, state) // a manager that does not listen has its own watchdog
+}
+
+func oneOf[T ~string](flag, text string, choices ...T) error {
+	if slices.Contains(choices, T(text)) {
+		return nil
 	}
-	return stream.LedgerBehind(text), nil
+	return fmt.Errorf("%s %q: want one of %v", flag, text, choices)
 }
