@@ -17,9 +17,6 @@ import (
 // bigtxnGoal is in bytes of resident memory above rest.
 const bigtxnGoal = 64 << 20
 
-// errWrong ends a run whose index answered wrongly.
-var errWrong = errors.New("the index answers wrongly: no figure counts")
-
 // bigtxnRestaurants and bigtxnClients are what the rows are spread over. Both divide their
 // number, so that a restaurant's rows can be computed.
 const (

@@ -58,12 +58,16 @@ func cdcApply(ctx context.Context, o options) (err error) {
 		}
 		ratio := wire.Seconds() / ours.Seconds()
 		rate := func(d time.Duration) string { return humanize.Comma(int64(float64(b.changes()) / d.Seconds())) }
-		if _, err := fmt.Fprintf(o.out, "cdc: %-16s %9s changes   applied %9s/s   pg_recvlogical %9s/s   ratio %.2f\n",
-			b.what, humanize.Comma(int64(b.changes())), rate(ours), rate(wire), ratio); err != nil {
-			return err
+		verdict := "reached"
+		switch {
+		case o.quick:
+			verdict = "not judged with --quick"
+		case ratio < cdcGoal:
+			verdict, missed = "MISSED", errMissed
 		}
-		if ratio < cdcGoal && !o.quick {
-			missed = errMissed
+		if _, err := fmt.Fprintf(o.out, "cdc: %-16s %9s changes   applied %9s/s   pg_recvlogical %9s/s   ratio %.2f   goal %.2f: %s\n",
+			b.what, humanize.Comma(int64(b.changes())), rate(ours), rate(wire), ratio, cdcGoal, verdict); err != nil {
+			return err
 		}
 	}
 	return missed

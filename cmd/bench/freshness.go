@@ -19,49 +19,68 @@ import (
 
 	"example.com/tiffin/cache"
 	"example.com/tiffin/cdc"
+	"example.com/tiffin/cmd/bench/internal/harness"
 	"example.com/tiffin/internal/devstack"
 )
 
-// The goals of freshness, 99 of 100.
+// The cases and figures of freshness.
 const (
-	fenceGoal       = time.Millisecond     // on an idle server
-	visibleGoal     = time.Millisecond     // on an idle server
-	visibleBusyGoal = 5 * time.Millisecond // beside pgbench
+	idleServer   = "idle server"
+	besideBench  = "beside pgbench"
+	fence        = "fence"
+	visibleAfter = "commit to visible"
 )
 
 // freshness measures how long a commit takes to be in the index and how long a fence takes,
 // on an idle server and beside pgbench, and in the same run what the wire alone allows.
-func freshness(ctx context.Context, o options) (err error) {
-	say := stopwatch(o)
+func freshness() harness.Scenario {
+	return harness.Scenario{
+		Name:    "freshness",
+		Summary: "commit to visible in the index, and the fence, idle and beside pgbench, against the wire alone",
+		Goals: []harness.Goal{
+			harness.AtMost(idleServer, fence+", p99", 1e-3),
+			harness.AtMost(idleServer, visibleAfter+", p99", 1e-3),
+			harness.AtMost(besideBench, visibleAfter+", p99", 5e-3),
+		},
+		Run: runFreshness,
+	}
+}
+
+func runFreshness(ctx context.Context, e *harness.Env) (r *harness.Result, err error) {
 	times := 2000
-	if o.quick {
+	if e.Quick {
 		times = 200
 	}
-	server, err := devstack.StartPostgres(ctx, devstack.PostgresOptions{Dir: o.dir, Durable: true})
+	server, err := devstack.StartPostgres(ctx, devstack.PostgresOptions{Dir: e.Dir, Durable: true})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 	f, err := startFreshness(ctx, server)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
-	say("the index follows")
+	e.Say("the index follows")
 	idle, err := f.measure(ctx, times)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	say("measured on the idle server; pgbench is next")
+	e.Say("measured on the idle server; pgbench is next")
 	stop, err := f.pgbench(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	busy, err := f.measure(ctx, times)
 	if err := errors.Join(err, stop()); err != nil {
-		return err
+		return nil, err
 	}
-	return reportFreshness(o, times, idle, busy)
+	r = &harness.Result{}
+	r.Add(idle.figures(idleServer)...)
+	r.Add(busy.figures(besideBench)...)
+	r.Note("%d measurements each, fsync and synchronous_commit on; pgbench writes to other tables of the same server. "+
+		"The limit is the wire: from the flushed position to a keepalive that has reached it.", times)
+	return r, nil
 }
 
 // spread is what a hundred, or thousands, of durations say.
@@ -72,11 +91,6 @@ func spreadOf(d []time.Duration) spread {
 	return spread{d[len(d)/2], d[len(d)*99/100], d[len(d)-1]}
 }
 
-func (s spread) String() string {
-	r := func(d time.Duration) string { return d.Round(time.Microsecond).String() }
-	return fmt.Sprintf("p50 %10s   p99 %10s   max %10s", r(s.p50), r(s.p99), r(s.most))
-}
-
 // freshnessFigures are one round's.
 type freshnessFigures struct {
 	wire    spread // flushed position to a keepalive that has reached it
@@ -85,40 +99,20 @@ type freshnessFigures struct {
 	behind  spread // the commit's acknowledgement to visible; 0 when it was visible before
 }
 
-func reportFreshness(o options, times int, idle, busy freshnessFigures) error {
-	_, err := fmt.Fprintf(o.out, `freshness: %d measurements each, fsync and synchronous_commit on
-                              idle server
-  wire alone, to a keepalive  %s
-  fence                       %s
-  commit to visible           %s
-  acknowledged to visible     %s
-                              beside pgbench on other tables
-  wire alone, to a keepalive  %s
-  fence                       %s
-  commit to visible           %s
-  acknowledged to visible     %s
-`, times, idle.wire, idle.fence, idle.visible, idle.behind, busy.wire, busy.fence, busy.visible, busy.behind)
-	if err != nil || o.quick {
-		return err
-	}
-	var missed error
-	for _, g := range []struct {
-		what      string
-		got, goal time.Duration
+func (f freshnessFigures) figures(in string) (list []harness.Figure) {
+	for _, m := range []struct {
+		name  string
+		of    spread
+		limit spread
 	}{
-		{"fence on an idle server", idle.fence.p99, fenceGoal},
-		{"commit to visible on an idle server", idle.visible.p99, visibleGoal},
-		{"commit to visible beside pgbench", busy.visible.p99, visibleBusyGoal},
+		{fence, f.fence, f.wire}, {visibleAfter, f.visible, f.wire}, {"acknowledged to visible", f.behind, spread{}},
 	} {
-		verdict := "reached"
-		if g.got > g.goal {
-			verdict, missed = "MISSED", errMissed
-		}
-		if _, err := fmt.Fprintf(o.out, "  goal: %s, p99 %v: %s\n", g.what, g.goal, verdict); err != nil {
-			return err
-		}
+		list = append(list,
+			harness.Figure{Case: in, Name: m.name + ", p50", Unit: harness.Seconds, Value: m.of.p50.Seconds(), Limit: m.limit.p50.Seconds()},
+			harness.Figure{Case: in, Name: m.name + ", p99", Unit: harness.Seconds, Value: m.of.p99.Seconds(), Limit: m.limit.p99.Seconds()},
+			harness.Figure{Case: in, Name: m.name + ", max", Unit: harness.Seconds, Value: m.of.most.Seconds()})
 	}
-	return missed
+	return list
 }
 
 // freshnessRig is a reader in this process that follows a server.

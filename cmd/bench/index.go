@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -135,15 +136,15 @@ func loadIndex(s *sourceRows, budget int64) (*cache.Index, error) {
 	faults := make([]error, 2)
 	for part := range faults {
 		done.Go(func() {
+			batch := l.Batch()
 			for n := part; n < s.restaurants && faults[part] == nil; n += len(faults) {
 				name := []byte(s.table.Restaurant(n))
 				for i := range s.table.Fanout(n) {
 					client := []byte(s.table.Client(s.table.Subscriber(n, i)))
-					if faults[part] = l.Add(first[n]+int64(i)+1, name, client); faults[part] != nil {
-						return
-					}
+					faults[part] = errors.Join(faults[part], batch.Add(first[n]+int64(i)+1, name, client))
 				}
 			}
+			faults[part] = errors.Join(faults[part], batch.Flush())
 		})
 	}
 	done.Wait()

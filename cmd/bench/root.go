@@ -1,83 +1,164 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"example.com/tiffin/cmd/bench/internal/harness"
+	"example.com/tiffin/cmd/bench/internal/report"
+	"example.com/tiffin/cmd/bench/internal/testbed"
+	"example.com/tiffin/cmd/internal/command"
 )
 
-// usageError is a command line that cannot be understood.
-type usageError struct{ err error }
-
-func (e *usageError) Error() string { return e.err.Error() + "\nsee bench --help" }
-func (e *usageError) Unwrap() error { return e.err }
+// flags are what the command line says.
+type flags struct {
+	options  harness.Options
+	peers    []string
+	peersDir string
+	json     string
+	report   string
+}
 
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "bench [SCENARIO…]",
 		Short: "Measure tiffin from outside, beside the machine's limit",
-		Long: `Starts a real Apache Kafka (Java and, the first time, Maven are needed) and a durable PostgreSQL in a
+		Long: `Starts a real Apache Kafka (Java and, the first time, Maven are needed) and durable PostgreSQL in a
 temporary directory, runs "tiffin run" as a process of its own, and measures from outside. Both
 sinks are compared with the expected deliveries, each of them. The exit status is 1 if they differ
-or a goal is missed. Progress goes to stderr, results to stdout.`,
-		Example:       "  bench list\n  bench throughput\n  bench throughput --quick",
-		SilenceErrors: true, // main prints them, once
-		SilenceUsage:  true,
-		Args:          checkScenarios,
+or a goal is missed. Progress goes to stderr, results to stdout.
+
+Servers that run already are used instead if BENCH_KAFKA_BROKERS, BENCH_SOURCE_DSN and
+BENCH_FEEDBACK_DSN are set: brokers without TLS, and URLs for roles that may create databases.`,
+		Example: "  bench list\n  bench throughput\n  bench throughput --case 'fan-out 100' --runs 3\n  bench throughput latency --runs 3 --report /tmp/report --json /tmp/figures.json\n  bench all --quick",
+		Args:    checkScenarios,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.CompletionOptions.HiddenDefaultCmd = true
-	var o options
-	root.Flags().BoolVar(&o.quick, "quick", false, "a small form of the scenario that takes seconds; no goal is judged")
-	root.Flags().StringVar(&o.tiffin, "tiffin", "", "`PATH` of the program to measure (default: tiffin beside bench, else built from the source)")
-	root.Flags().StringVar(&o.dir, "dir", "", "`DIRECTORY` that the servers' directories are made in; its disk is measured too (default: for temporary files)")
+	var f flags
+	o := &f.options
+	root.Flags().BoolVar(&o.Quick, "quick", false, "a small form of each scenario that takes seconds; sinks and answers are checked, no goal is judged")
+	root.Flags().IntVar(&o.Runs, "runs", 1, "`N` repetitions, tiffin and the peers in turn; medians and spread are shown")
+	root.Flags().StringArrayVar(&o.Cases, "case", nil, "only the cases of a scenario whose `NAME` is this; repeatable")
+	root.Flags().StringVar(&o.Tiffin, "tiffin", "", "`PATH` of the program to measure (default: tiffin beside bench, else built from the source)")
+	root.Flags().StringVar(&o.Dir, "dir", "", "`DIRECTORY` that the servers' directories are made in; its disk is measured too (default: for temporary files)")
+	root.Flags().IntVar(&o.Kills, "kills", 0, "`NUMBER` of kill -9 after which soak ends (default: 50, with --quick 10)")
+	root.Flags().DurationVar(&o.For, "for", 0, "`TIME` after which soak ends, if that is not by --kills")
+	root.Flags().Uint64Var(&o.Seed, "seed", 0, "`NUMBER` that soak draws changes, campaigns and faults from (default: any, it is printed)")
+	root.Flags().StringArrayVar(&f.peers, "peer", nil, "`NAME` of a program to measure beside tiffin; repeatable; bench list names them")
+	root.Flags().StringVar(&f.peersDir, "peers", "cmd/bench/peers", "`DIRECTORY` of the peers")
+	root.Flags().StringVar(&f.json, "json", "", "`FILE` for the figures, one JSON object a line, the last a summary with \"ok\"; - for stdout instead of text")
+	root.Flags().StringVar(&f.report, "report", "", "`DIRECTORY` for a report: index.html, README.md, figures.json, CPU profiles")
 	root.RunE = func(cmd *cobra.Command, names []string) error {
-		o.out, o.progress = cmd.OutOrStdout(), cmd.ErrOrStderr()
-		for _, s := range scenarios() {
-			if !slices.Contains(names, s.name) {
-				continue
-			}
-			if err := s.run(cmd.Context(), o); err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
-		}
-		return nil
+		o.Progress = cmd.ErrOrStderr()
+		return f.run(cmd.Context(), cmd, chosen(names))
 	}
-	root.AddCommand(newListCommand())
-	return root
+	return command.Root(root, newListCommand(&f), command.VersionCommand("bench"))
 }
 
-func newListCommand() *cobra.Command {
+// all names every scenario on the command line.
+const all = "all"
+
+func chosen(names []string) []harness.Scenario {
+	return slices.DeleteFunc(scenarios(), func(s harness.Scenario) bool {
+		return !slices.Contains(names, s.Name) && !slices.Contains(names, all)
+	})
+}
+
+func (f *flags) run(ctx context.Context, cmd *cobra.Command, chosen []harness.Scenario) (err error) {
+	if f.options.Given, err = testbed.GivenBy(os.Getenv); err != nil {
+		return command.Usage(cmd, err)
+	}
+	e, err := harness.NewEnv(f.options)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	if err := f.preparePeers(ctx, e, chosen); err != nil {
+		return err
+	}
+	text := cmd.OutOrStdout()
+	if f.json == "-" {
+		text = io.Discard
+	}
+	outcomes, verdict := harness.Run(ctx, e, chosen, func(o *harness.Outcome) error { return harness.WriteText(text, o) })
+	environment := report.Environ(ctx, e, os.Args)
+	switch f.json {
+	case "":
+	case "-":
+		err = harness.WriteJSON(cmd.OutOrStdout(), environment, outcomes)
+	default:
+		err = writeFile(f.json, func(w io.Writer) error { return harness.WriteJSON(w, environment, outcomes) })
+	}
+	if f.report != "" {
+		err = errors.Join(err, report.Write(f.report, environment, outcomes))
+	}
+	return errors.Join(verdict, err)
+}
+
+// preparePeers lets the peers fetch what they need; one that can't be had here is left out.
+func (f *flags) preparePeers(ctx context.Context, e *harness.Env, chosen []harness.Scenario) error {
+	for _, s := range chosen {
+		if len(f.peers) > 0 && !s.Peers {
+			return fmt.Errorf("%s has no peers: leave --peer out", s.Name)
+		}
+	}
+	for _, name := range f.peers {
+		e.Say("peer %s: fetching and building what it needs", name)
+		p, err := testbed.PreparePeer(ctx, f.peersDir, name)
+		if errors.Is(err, testbed.ErrUnavailable) {
+			e.Say("SKIPPED %v", err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		e.Peers = append(e.Peers, p)
+	}
+	return nil
+}
+
+func writeFile(path string, write func(io.Writer) error) (err error) {
+	file, err := os.Create(path) //nolint:gosec // it is the user's
+	if err != nil {
+		return fmt.Errorf("make the file of figures: %w", err)
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	return write(file)
+}
+
+func newListCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
-		Short:   "Name the scenarios",
+		Short:   "Name the scenarios, their goals, and the peers",
 		Example: "  bench list",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.NoArgs(cmd, args); err != nil {
-				return &usageError{err}
-			}
-			return nil
-		},
+		Args:    command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var text strings.Builder
 			for _, s := range scenarios() {
-				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%-12s %s\n", s.name, s.summary); err != nil {
-					return err
-				}
+				fmt.Fprintf(&text, "%-12s %s\n", s.Name, s.Summary)
 			}
-			return nil
+			if peers := testbed.Peers(f.peersDir); len(peers) > 0 {
+				fmt.Fprintf(&text, "\npeers: %s\n", strings.Join(peers, ", "))
+			}
+			_, err := io.WriteString(cmd.OutOrStdout(), text.String())
+			return err
 		},
 	}
 }
 
-func checkScenarios(_ *cobra.Command, names []string) error {
+func checkScenarios(cmd *cobra.Command, names []string) error {
 	if len(names) == 0 {
-		return &usageError{errors.New("name a scenario")}
+		return command.Usage(cmd, errors.New("name a scenario"))
 	}
 	for _, name := range names {
-		if !slices.ContainsFunc(scenarios(), func(s scenario) bool { return s.name == name }) {
-			return &usageError{fmt.Errorf("there is no scenario %q; bench list names them", name)}
+		if name != all && !slices.ContainsFunc(scenarios(), func(s harness.Scenario) bool { return s.Name == name }) {
+			return command.Usage(cmd, fmt.Errorf("there is no scenario %q; bench list names them", name))
 		}
 	}
 	return nil

@@ -4,168 +4,173 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"runtime"
 	"time"
 
 	"github.com/dustin/go-humanize"
-	"github.com/jackc/pgx/v5"
+
+	"example.com/tiffin/cmd/bench/internal/harness"
+	"example.com/tiffin/cmd/bench/internal/testbed"
+	"example.com/tiffin/cmd/bench/internal/work"
 )
 
-// throughputGoal is in deliveries a second on two cores that broker and database share.
-const throughputGoal = 150_000
-
-// patience bounds the wait for a daemon that gets nowhere.
-const patience = 10 * time.Minute
-
-// figures are one run's.
-type figures struct {
-	deliveries     int
-	load           time.Duration // process start to ready
-	limit, backlog time.Duration // for all deliveries
-	cpu            time.Duration // of the daemon, during the backlog
-	peak           int64         // bytes of memory of the daemon, over its life
+// backlogCase is a backlog of campaigns; most have 1,000,000 subscriptions, and about as many
+// deliveries. A table without an index on restaurant_id is read whole for each posting that is not
+// in memory, and 1,000,000 postings of one client are more than the default index.budget.
+type backlogCase struct {
+	name  string
+	shape work.Shape
+	small work.Shape // of --quick
+	goal  float64    // of the limit
 }
 
-func throughput(ctx context.Context, o options) (err error) {
-	w, err := newWorkload(10_000, 100, 10_000, time.Now())
-	if o.quick {
-		w, err = newWorkload(500, 100, 1_000, time.Now())
+func backlogs() []backlogCase {
+	const million = 1_000_000
+	return []backlogCase{
+		{"fan-out 1", work.Shape{Campaigns: 300_000, Restaurants: 100_000, Subscriptions: 100_000}, work.Shape{Campaigns: 5_000, Restaurants: 5_000, Subscriptions: 5_000}, 0.6},
+		{"fan-out 10", work.Shape{Campaigns: 60_000, Restaurants: 100_000, Subscriptions: million}, work.Shape{Campaigns: 1_000, Restaurants: 1_000, Subscriptions: 10_000}, 0.8},
+		{"fan-out 100", work.Shape{Campaigns: 10_000, Restaurants: 10_000, Subscriptions: million}, work.Shape{Campaigns: 200, Restaurants: 500, Subscriptions: 50_000}, 0.9},
+		{"fan-out 1,000", work.Shape{Campaigns: 1_000, Restaurants: 1_000, Subscriptions: million}, work.Shape{Campaigns: 20, Restaurants: 50, Subscriptions: 50_000}, 0.9},
+		{"fan-out 100,000", work.Shape{Campaigns: 10, Restaurants: 10, Subscriptions: million}, work.Shape{Campaigns: 1, Restaurants: 1, Subscriptions: 60_000}, 0.9},
+		{"mixed", work.Shape{Campaigns: 10_000, Restaurants: 10_000, Subscriptions: million, Zipf: 1}, work.Shape{Campaigns: 200, Restaurants: 200, Subscriptions: 20_000, Zipf: 1}, 0.9},
 	}
-	if err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp(o.dir, "tiffin-bench-")
-	if err != nil {
-		return fmt.Errorf("make a directory: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	say := stopwatch(o)
-	program, err := findTiffin(ctx, o, dir)
-	if err != nil {
-		return err
-	}
-	say("program: " + program)
-	s, err := startServers(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	say("Kafka and Postgres run")
-	if err := w.load(ctx, s); err != nil {
-		return err
-	}
-	say(fmt.Sprintf("%s subscriptions and %s campaigns are loaded", humanize.Comma(int64(w.restaurants*w.fanout)), humanize.Comma(int64(w.campaigns))))
-	f, err := measure(ctx, w, s, program, say)
-	if err != nil {
-		return err
-	}
-	if err := verify(ctx, w, s); err != nil {
-		return err
-	}
-	say("both sinks hold exactly what was expected")
-	return report(o, f)
 }
 
-// measure runs the limit (first a tenth of it, so that the servers are warm) and then the daemon.
-func measure(ctx context.Context, w *workload, s *servers, program string, say func(string)) (f figures, err error) {
-	f.deliveries = w.deliveries()
-	if _, err = limit(ctx, w, s, max(1, w.campaigns/10)); err != nil {
-		return f, err
+// The names of figures that several scenarios have.
+const (
+	deliveries  = "deliveries"
+	cpuEach     = "CPU a delivery"
+	memory      = "memory at most"
+	startup     = "start to ready"
+	serverShare = "CPU a delivery, "
+)
+
+func throughput() harness.Scenario {
+	s := harness.Scenario{
+		Name:    "throughput",
+		Summary: "a backlog into both sinks, exactly once, at fan-outs from 1 to 100,000 and mixed, beside the machine's limit",
+		Peers:   true, Run: runThroughput,
 	}
-	if f.limit, err = limit(ctx, w, s, w.campaigns); err != nil {
-		return f, err
-	}
-	say(fmt.Sprintf("the limit took %v", f.limit.Round(time.Millisecond)))
-	if err := settle(ctx, s); err != nil {
-		return f, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	started := time.Now()
-	daemon, err := startTiffin(ctx, program, s)
-	if err != nil {
-		return f, err
-	}
-	defer func() {
-		if stopped := daemon.stop(); err == nil {
-			err = stopped
+	for _, c := range backlogs() {
+		s.Goals = append(s.Goals, harness.AtLeast(c.name, deliveries, c.goal).OfLimit())
+		if c.shape.Subscriptions/c.shape.Restaurants >= 100 {
+			s.Goals = append(s.Goals, harness.AtMost(c.name, cpuEach, 1.5e-6), harness.AtMost(c.name, memory, 200e6))
 		}
-	}()
-	ready, err := daemon.waitReady(ctx)
-	if err != nil {
-		return f, err
 	}
-	before := usageOf(daemon.cmd.Process.Pid)
-	f.load = ready.Sub(started)
-	say(fmt.Sprintf("the daemon is ready after %v", f.load.Round(time.Millisecond)))
-	told := ready
-	handled, err := waitHandled(ctx, s, daemon, func(done, of int64) {
-		if now := time.Now(); now.Sub(told) >= time.Second {
-			told = now
-			say(fmt.Sprintf("%d of %d campaigns", done, of))
-		}
-	})
-	if err != nil {
-		return f, err
-	}
-	after := usageOf(daemon.cmd.Process.Pid)
-	f.backlog, f.cpu, f.peak = handled.Sub(ready), after.cpu-before.cpu, after.peak
-	return f, nil
+	return s
 }
 
-// settle writes out what the limit left, so that the daemon does not pay for it.
-func settle(ctx context.Context, s *servers) error {
-	conn, err := pgx.Connect(ctx, s.feedback.DSN(feedbackDatabase))
-	if err != nil {
-		return fmt.Errorf("settle the database: %w", err)
+func runThroughput(ctx context.Context, e *harness.Env) (*harness.Result, error) {
+	r := &harness.Result{}
+	for _, c := range backlogs() {
+		if !e.Wants(c.name) {
+			continue
+		}
+		if err := runBacklog(ctx, e, c, r); err != nil {
+			return r, fmt.Errorf("%s: %w", c.name, err)
+		}
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if _, err := conn.PgConn().Exec(ctx, "TRUNCATE limit_feedback; CHECKPOINT").ReadAll(); err != nil {
-		return fmt.Errorf("settle the database: %w", err)
+	r.Note("A backlog that is there when the contender is ready; exactly once, lz4, acks=all, fsync and synchronous_commit on; " +
+		"the limit is INSERT ... unnest (COPY below 50 recipients) and transactional produce of the same deliveries, nothing else.")
+	return r, nil
+}
+
+// runBacklog measures half of the limit, tiffin, the peers, and the other half: what else goes on on
+// the machine changes slowly.
+func runBacklog(ctx context.Context, e *harness.Env, c backlogCase, r *harness.Result) (err error) {
+	shape := c.shape
+	if e.Quick {
+		shape = c.small
+	}
+	w, err := work.New(shape, time.Now())
+	if err != nil {
+		return err
+	}
+	stage, err := stageOf(ctx, e, w)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stage.Close(ctx)) }()
+	if err := w.Publish(ctx, stage, 0, w.Campaigns); err != nil {
+		return err
+	}
+	e.Say("%s: %s subscriptions and %s campaigns are loaded", c.name, humanize.Comma(int64(w.Subscriptions)), humanize.Comma(int64(w.Campaigns)))
+	if !e.Quick {
+		if _, err = limitOnce(ctx, stage, w, max(1, w.Campaigns/10)); err != nil { // so that the servers are warm
+			return err
+		}
+	}
+	half := (w.Campaigns + 1) / 2
+	before, err := limitOnce(ctx, stage, w, half)
+	if err != nil {
+		return err
+	}
+	list := contenders(e)
+	runs := make([]backlogRun, len(list))
+	for i, who := range list {
+		if runs[i], err = workOff(ctx, e, stage, w, who); err != nil && who.name == harness.Tiffin {
+			return err
+		}
+		if err != nil {
+			runs[i].verdict.Text = "did not finish: " + err.Error()
+		}
+	}
+	after, err := limitOnce(ctx, stage, w, half)
+	if err != nil {
+		return err
+	}
+	most := 2 * float64(w.Deliveries(0, half)) / (before + after).Seconds()
+	for i, who := range list {
+		if err := runs[i].tell(e, c.name, who, w.Deliveries(0, w.Campaigns), most, r); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// report prints the figures and judges them.
-func report(o options, f figures) error {
-	rate := float64(f.deliveries) / f.backlog.Seconds()
-	most := float64(f.deliveries) / f.limit.Seconds()
-	perDelivery := f.cpu / time.Duration(f.deliveries)
-	_, err := fmt.Fprintf(o.out, `throughput: a backlog of %s deliveries, exactly once, lz4, acks=all, fsync and synchronous_commit on, %d cores
-  tiffin       %9s deliveries/s   (%v)
-  limit        %9s deliveries/s   (%v), INSERT ... unnest and transactional produce, nothing else
-  ratio        %9.2f
-  daemon       CPU %v a delivery, memory at most %s, ready %v after its start
-  both sinks   equal, and exactly as expected: %s rows, %s records
-`, humanize.Comma(int64(f.deliveries)), runtime.NumCPU(),
-		humanize.Comma(int64(rate)), f.backlog.Round(time.Millisecond), humanize.Comma(int64(most)), f.limit.Round(time.Millisecond), rate/most,
-		perDelivery, humanize.IBytes(uint64(f.peak)), f.load.Round(time.Millisecond),
-		humanize.Comma(int64(f.deliveries)), humanize.Comma(int64(f.deliveries)))
-	if err != nil {
-		return err
+// tell adds what a run gave to the result. The error is that of tiffin's sinks.
+func (b *backlogRun) tell(e *harness.Env, in string, who contender, total int, most float64, r *harness.Result) error {
+	if who.guarantee != "" {
+		r.Note("%s: %s", who.name, who.guarantee)
 	}
-	if o.quick {
-		_, err = fmt.Fprintln(o.out, "  goal         not judged with --quick")
-		return err
+	if b.took > 0 {
+		rate := float64(total) / b.took.Seconds()
+		e.Say("%s: %s: %s deliveries/s, %.2f of the limit", in, who.name, humanize.Comma(int64(rate)), rate/most)
+		r.Add(harness.Figure{Case: in, Name: deliveries, Who: who.name, Unit: harness.PerSecond, Value: rate, Limit: most})
+		r.Add(b.costs(in, who.name, total)...)
+		r.Plot(b.memorySeries(in, who.name))
+		if len(b.profile) > 0 {
+			r.Profiles = append(r.Profiles, harness.Profile{Case: in, Data: b.profile})
+		}
 	}
-	verdict := "reached"
-	if rate < throughputGoal {
-		verdict = "MISSED"
-	}
-	if _, err := fmt.Fprintf(o.out, "  goal         %9s deliveries/s: %s\n", humanize.Comma(throughputGoal), verdict); err != nil {
-		return err
-	}
-	if rate < throughputGoal {
-		return errMissed
-	}
-	return nil
+	b.verdict.Case, b.verdict.Who = in, who.name
+	return r.Judge(b.verdict)
 }
 
-// stopwatch returns a function that says what happened, with the time since the beginning.
-func stopwatch(o options) func(string) {
-	begun := time.Now()
-	return func(what string) {
-		_, _ = fmt.Fprintf(o.progress, "%6.1fs  %s\n", time.Since(begun).Seconds(), what) // progress is a courtesy
+// stageOf makes a stage with the workload's subscriptions.
+func stageOf(ctx context.Context, e *harness.Env, w *work.Workload) (*testbed.Stage, error) {
+	servers, err := e.Servers(ctx)
+	if err != nil {
+		return nil, err
 	}
+	stage, err := servers.NewStage(ctx, w.Partitions)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.LoadSource(ctx, stage); err != nil {
+		return nil, errors.Join(err, stage.Close(ctx))
+	}
+	return stage, nil
+}
+
+// limitOnce moves the first campaigns to a lane that is gone afterwards.
+func limitOnce(ctx context.Context, stage *testbed.Stage, w *work.Workload, campaigns int) (time.Duration, error) {
+	lane, err := stage.NewLane(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := stage.Checkpoint(ctx); err != nil {
+		return 0, err
+	}
+	took, err := work.Limit(ctx, w, lane, campaigns)
+	return took, errors.Join(err, stage.Discard(ctx, lane))
 }

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"example.com/tiffin/cmd/bench/internal/harness"
+	"example.com/tiffin/cmd/bench/internal/testbed"
+	"example.com/tiffin/cmd/bench/internal/work"
+)
+
+// contender does the work: tiffin with some settings, or a peer.
+type contender struct {
+	name      string
+	guarantee string
+	start     func(context.Context, *testbed.Lane) (running, error)
+	await     func(ctx context.Context, lane *testbed.Lane, w *work.Workload, campaigns int, of work.Ender, progress func(int64)) (time.Time, error)
+}
+
+// running is a contender's process.
+type running interface {
+	work.Ender
+	PID() int
+	WaitReady(context.Context) (time.Time, error)
+	Stop() error
+}
+
+// contenders are tiffin and the peers of the command line.
+func contenders(e *harness.Env) []contender {
+	list := []contender{tiffinWith(e, harness.Tiffin, nil)}
+	for _, p := range e.Peers {
+		list = append(list, contender{
+			name: p.Name, guarantee: p.Guarantee,
+			start: func(ctx context.Context, lane *testbed.Lane) (running, error) { return p.Start(ctx, lane, e.Scratch()) },
+			await: func(ctx context.Context, lane *testbed.Lane, w *work.Workload, campaigns int, of work.Ender, progress func(int64)) (time.Time, error) {
+				total := w.Deliveries(0, campaigns)
+				return work.AwaitSinks(ctx, lane, total, of, func(done int64) { progress(done * int64(campaigns) / int64(total)) })
+			},
+		})
+	}
+	return list
+}
+
+// tiffinWith is the daemon with these settings beside the lane's.
+func tiffinWith(e *harness.Env, name string, settings map[string]string) contender {
+	return contender{
+		name: name,
+		start: func(ctx context.Context, lane *testbed.Lane) (running, error) {
+			program, err := e.Program(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return testbed.StartTiffin(ctx, program, lane, settings)
+		},
+		await: func(ctx context.Context, lane *testbed.Lane, _ *work.Workload, campaigns int, of work.Ender, progress func(int64)) (time.Time, error) {
+			return work.AwaitGroup(ctx, lane, campaigns, of, progress)
+		},
+	}
+}
+
+// backlogRun is how a contender worked off a backlog. took is 0 if it did not.
+type backlogRun struct {
+	ready   time.Duration // from its start
+	took    time.Duration // from ready to everything in both sinks
+	meter   *testbed.Meter
+	profile []byte // of tiffin's CPU; may be empty
+	verdict harness.Verdict
+}
+
+// self is the contender among the processes that a meter watches.
+const self = "self"
+
+// workOff lets a contender deliver every campaign of the stage's input to a lane that is gone
+// afterwards.
+func workOff(ctx context.Context, e *harness.Env, stage *testbed.Stage, w *work.Workload, who contender) (b backlogRun, err error) {
+	lane, err := stage.NewLane(ctx)
+	if err != nil {
+		return b, err
+	}
+	defer func() { err = errors.Join(err, stage.Discard(context.WithoutCancel(ctx), lane)) }()
+	if err := stage.Checkpoint(ctx); err != nil {
+		return b, err
+	}
+	if err := b.deliver(ctx, e, lane, w, who); err != nil {
+		return b, err
+	}
+	b.verdict, err = work.Verify(ctx, w, lane, work.UpTo(w.Campaigns))
+	return b, err
+}
+
+// profiled is less than a backlog takes.
+const profiled = 3 * time.Second
+
+// deliver runs the contender from its start to its stop.
+func (b *backlogRun) deliver(ctx context.Context, e *harness.Env, lane *testbed.Lane, w *work.Workload, who contender) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, harness.Patience)
+	defer cancel()
+	started := time.Now()
+	process, err := who.start(ctx, lane)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if stopped := process.Stop(); err == nil {
+			err = stopped
+		}
+	}()
+	ready, err := process.WaitReady(ctx)
+	if err != nil {
+		return err
+	}
+	b.ready = ready.Sub(started)
+	servers, err := e.Servers(ctx)
+	if err != nil {
+		return err
+	}
+	if tiffin, ok := process.(*testbed.Tiffin); ok && !e.Quick {
+		profile := make(chan []byte, 1)
+		go func() {
+			data, _ := tiffin.Profile(ctx, profiled) // of a work that ends sooner there is none
+			profile <- data
+		}()
+		defer func() { b.profile = <-profile }()
+	}
+	watched := map[string]int{self: process.PID()}
+	maps.Copy(watched, servers.Processes())
+	b.meter = testbed.StartMeter(watched)
+	defer b.meter.Stop()
+	bar := e.Bar(int64(w.Campaigns), who.name)
+	defer bar.Done()
+	handled, err := who.await(ctx, lane, w, w.Campaigns, process, bar.Set)
+	if err != nil {
+		return err
+	}
+	b.took = handled.Sub(ready)
+	return nil
+}
+
+// costs are what the run took of the machine.
+func (b *backlogRun) costs(in, who string, deliveries int) []harness.Figure {
+	each := func(d time.Duration) float64 { return d.Seconds() / float64(deliveries) }
+	list := []harness.Figure{
+		{Case: in, Name: cpuEach, Who: who, Unit: harness.Seconds, Value: each(b.meter.CPU[self])},
+		{Case: in, Name: memory, Who: who, Unit: harness.Bytes, Value: float64(b.meter.Peak[self])},
+		{Case: in, Name: startup, Who: who, Unit: harness.Seconds, Value: b.ready.Seconds()},
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.meter.CPU)) {
+		if name != self {
+			list = append(list, harness.Figure{Case: in, Name: serverShare + name, Who: who, Unit: harness.Seconds, Value: each(b.meter.CPU[name])})
+		}
+	}
+	return list
+}
+
+// memorySeries is the contender's memory over the run.
+func (b *backlogRun) memorySeries(in, who string) harness.Series {
+	return harness.Series{
+		Title: "Memory, " + in, X: "seconds since ready", Y: "bytes", Kind: harness.Linear,
+		Lines: []harness.Line{{Name: who, Points: b.meter.Memory[self]}},
+	}
+}

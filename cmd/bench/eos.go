@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"example.com/tiffin/cmd/bench/internal/harness"
+	"example.com/tiffin/cmd/bench/internal/work"
+)
+
+// onceToLeast is exactly once as a part of at least once.
+const onceToLeast = "exactly once to at least once"
+
+// eos measures what exactly once costs: the same backlog in both modes, in turn.
+func eos() harness.Scenario {
+	return harness.Scenario{
+		Name:    "eos",
+		Summary: "the same backlog exactly once and at least once, in turn",
+		Goals:   []harness.Goal{harness.AtLeast("fan-out 100", onceToLeast, 0.9)},
+		Run:     runEOS,
+	}
+}
+
+func runEOS(ctx context.Context, e *harness.Env) (r *harness.Result, err error) {
+	shape, pairs := work.Shape{Campaigns: 8_000, Restaurants: 10_000, Subscriptions: 1_000_000}, 3
+	if e.Quick {
+		shape, pairs = work.Shape{Campaigns: 200, Restaurants: 500, Subscriptions: 50_000}, 1
+	}
+	const in = "fan-out 100"
+	w, err := work.New(shape, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	stage, err := stageOf(ctx, e, w)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, stage.Close(ctx)) }()
+	if err := w.Publish(ctx, stage, 0, w.Campaigns); err != nil {
+		return nil, err
+	}
+	r = &harness.Result{}
+	modes := []contender{
+		tiffinWith(e, "exactly once", map[string]string{"TIFFIN_DELIVERY_MODE": "exactly_once"}),
+		tiffinWith(e, "at least once", map[string]string{"TIFFIN_DELIVERY_MODE": "at_least_once"}),
+	}
+	total := w.Deliveries(0, w.Campaigns)
+	rates := make([][]float64, len(modes))
+	for range pairs {
+		for i, mode := range modes {
+			b, err := workOff(ctx, e, stage, w, mode)
+			if err != nil {
+				return r, err
+			}
+			b.verdict.Case = mode.name
+			if err := r.Judge(b.verdict); err != nil {
+				return r, err
+			}
+			rates[i] = append(rates[i], float64(total)/b.took.Seconds())
+			e.Say("%s: %s deliveries/s", mode.name, humanize.Comma(int64(rates[i][len(rates[i])-1])))
+		}
+	}
+	var ratios []float64
+	for i := range rates[0] {
+		ratios = append(ratios, rates[0][i]/rates[1][i])
+	}
+	r.Add(harness.Figure{Case: in, Name: onceToLeast, Unit: harness.Ratio, Value: middle(ratios)},
+		harness.Figure{Case: in, Name: "deliveries, " + modes[0].name, Unit: harness.PerSecond, Value: middle(rates[0])},
+		harness.Figure{Case: in, Name: "deliveries, " + modes[1].name, Unit: harness.PerSecond, Value: middle(rates[1])})
+	r.Note("Medians of %d pairs of runs in turn; the ratio is the median of the pairs'. Nothing crashes here: both modes deliver each once.", pairs)
+	return r, nil
+}
+
+// middle is the median of an odd number of values.
+func middle(list []float64) float64 {
+	sorted := slices.Sorted(slices.Values(list))
+	return sorted[len(sorted)/2]
+}

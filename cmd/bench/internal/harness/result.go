@@ -1,0 +1,140 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+// ErrDiffer is wrapped by the error of a run whose sinks, or whose answers, are not what they must be.
+var ErrDiffer = errors.New("not what was expected: no figure counts")
+
+// Tiffin is who a figure is of unless it says something else.
+const Tiffin = "tiffin"
+
+// Unit is what a figure counts. It decides how it is written and whether less of it is better.
+type Unit string
+
+// The units. Durations are in seconds, memory in bytes.
+const (
+	PerSecond Unit = "1/s"
+	Seconds   Unit = "s"
+	Bytes     Unit = "B"
+	Ratio     Unit = "ratio" // more is better
+	Cost      Unit = "cost"  // a ratio of which less is better
+	Count     Unit = "count"
+)
+
+// LessIsBetter tells the direction.
+func (u Unit) LessIsBetter() bool { return u == Seconds || u == Bytes || u == Cost }
+
+// Format writes a value for people.
+func (u Unit) Format(v float64) string {
+	switch u {
+	case PerSecond:
+		return humanize.Comma(int64(v)) + "/s"
+	case Seconds:
+		return formatDuration(v)
+	case Bytes:
+		if v < 1000 {
+			return fmt.Sprintf("%.2f B", v)
+		}
+		return humanize.Bytes(uint64(v))
+	case Count:
+		return humanize.Comma(int64(v))
+	default:
+		return fmt.Sprintf("%.2f", v)
+	}
+}
+
+// formatDuration keeps three digits.
+func formatDuration(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	unit := time.Nanosecond
+	for d/unit >= 1000 {
+		unit *= 10
+	}
+	return d.Round(unit).String()
+}
+
+// Figure is one measured value. Case, Name and Who together are unique in a result.
+type Figure struct {
+	Case  string // what of the scenario's workloads; empty: it has one only
+	Name  string // what was measured
+	Who   string // empty: tiffin
+	Unit  Unit
+	Value float64
+	Limit float64 // what the machine allowed in the same run, in the same unit; 0: none was measured
+}
+
+// Verdict is the oracle's: whether both sinks hold exactly the expected deliveries.
+type Verdict struct {
+	Case, Who string // as a Figure's
+	Exact     bool
+	Text      string
+}
+
+// Series is a plot.
+type Series struct {
+	Title  string
+	X, Y   string // what the axes show, with the unit
+	Kind   Kind
+	Lines  []Line
+	Detail string // a sentence below; may be empty
+}
+
+// Kind is how a series' x axis is spaced.
+type Kind string
+
+// The kinds.
+const (
+	Linear      Kind = "linear"
+	Logarithmic Kind = "logarithmic"
+	Percentiles Kind = "percentiles" // x is a percentile, 0 to 100; spaced by 1/(1-x)
+)
+
+// Line is one line of a plot; its points are x, y and in order of x.
+type Line struct {
+	Name   string
+	Points [][2]float64
+}
+
+// Result is what one run of a scenario measured.
+type Result struct {
+	Figures  []Figure
+	Verdicts []Verdict
+	Series   []Series // of several runs the last one's are drawn
+	Profiles []Profile
+	Notes    []string // sentences: what the figures are of
+}
+
+// Add appends figures.
+func (r *Result) Add(figures ...Figure) { r.Figures = append(r.Figures, figures...) }
+
+// Plot adds lines to the series of the same title, or a new one.
+func (r *Result) Plot(s Series) {
+	for i := range r.Series {
+		if r.Series[i].Title == s.Title {
+			r.Series[i].Lines = append(r.Series[i].Lines, s.Lines...)
+			return
+		}
+	}
+	r.Series = append(r.Series, s)
+}
+
+// Note appends a sentence.
+func (r *Result) Note(format string, args ...any) {
+	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
+}
+
+// Judge appends the oracle's verdict. The error is that of tiffin's own sinks; a peer that loses or
+// doubles is only reported.
+func (r *Result) Judge(v Verdict) error {
+	r.Verdicts = append(r.Verdicts, v)
+	if v.Exact || (v.Who != "" && v.Who != Tiffin) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrDiffer, v.Text)
+}

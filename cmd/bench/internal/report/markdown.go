@@ -1,0 +1,67 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"example.com/tiffin/cmd/bench/internal/harness"
+)
+
+// writeMarkdown writes a section for each scenario.
+func writeMarkdown(w io.Writer, env Environment, outcomes []*harness.Outcome) error {
+	var text strings.Builder
+	text.WriteString("# What was measured\n\n")
+	for _, o := range outcomes {
+		fmt.Fprintf(&text, "## %s\n\n%s.\n\n| | who | measured | of the limit | goal |\n|---|---|---|---|---|\n", o.Scenario.Name, o.Scenario.Summary)
+		for _, s := range o.Summaries {
+			ratio := ""
+			if s.Ratio > 0 {
+				ratio = fmt.Sprintf("%.2f of %s", s.Ratio, s.Unit.Format(s.Limit))
+			}
+			fmt.Fprintf(&text, "| %s | %s | %s | %s | %s |\n", s.Label(), s.Who, s.Text(), ratio, s.Verdict())
+		}
+		text.WriteString("\n")
+		for _, v := range o.Verdicts {
+			fmt.Fprintf(&text, "- Sinks: %s\n", v.Sentence())
+		}
+		for _, note := range o.Notes {
+			fmt.Fprintf(&text, "- %s\n", note)
+		}
+		for _, missed := range o.Missed() {
+			fmt.Fprintf(&text, "- **Missed**: %s\n", missed)
+		}
+		if o.Err != nil {
+			fmt.Fprintf(&text, "- **Fault**: %s\n", strings.ReplaceAll(o.Err.Error(), "\n", " "))
+		}
+		text.WriteString("\n")
+	}
+	text.WriteString("## Where\n\n")
+	for _, line := range env.lines() {
+		fmt.Fprintf(&text, "- %s: %s\n", line[0], line[1])
+	}
+	fmt.Fprintf(&text, "\nTo repeat it:\n\n```sh\nmake build\n./bin/%s\n```\n", env.Command)
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+// lines are the environment for people; what is not known is left out.
+func (e Environment) lines() (list [][2]string) {
+	for _, line := range [][2]string{
+		{"When", e.Time.Format("2006-01-02 15:04 MST")},
+		{"Commit", e.Commit},
+		{"Processor", fmt.Sprintf("%s, %d cores for everything", e.CPU, e.Cores)},
+		{"Memory", e.Memory},
+		{"Kernel", e.Kernel},
+		{"Go", e.Go},
+		{"PostgreSQL", e.Postgres},
+		{"Kafka", e.Kafka},
+		{"Settings", strings.Join(e.Settings, "; ")},
+		{"Peers", strings.Join(e.Peers, "; ")},
+	} {
+		if line[1] != "" {
+			list = append(list, line)
+		}
+	}
+	return list
+}

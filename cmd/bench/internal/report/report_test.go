@@ -1,0 +1,65 @@
+package report
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/tiffin/cmd/bench/internal/harness"
+)
+
+// The report is whole in one file, and says of every figure, goal, plot and verdict what there is to
+// say; what a scenario says cannot become markup.
+func TestReportIsWholeInOneFile(t *testing.T) {
+	t.Parallel()
+	scenario := harness.Scenario{
+		Name: "trial", Summary: "a trial", Goals: []harness.Goal{harness.AtLeast("small", "deliveries", 0.9).OfLimit()},
+		Run: func(context.Context, *harness.Env) (*harness.Result, error) {
+			r := &harness.Result{}
+			r.Add(harness.Figure{Case: "small", Name: "deliveries", Unit: harness.PerSecond, Value: 80_000, Limit: 100_000},
+				harness.Figure{Case: "small", Name: "deliveries", Who: "<script>peer", Unit: harness.PerSecond, Value: 50_000, Limit: 100_000})
+			r.Plot(harness.Series{Title: "Latency", X: "percentile", Y: "seconds", Kind: harness.Percentiles, Lines: []harness.Line{{Name: "a", Points: [][2]float64{{0, 0.001}, {50, 0.002}, {99.9, 0.1}}}}})
+			r.Plot(harness.Series{Title: "Cost", X: "subscriptions", Y: "seconds", Kind: harness.Logarithmic, Lines: []harness.Line{{Name: "b", Points: [][2]float64{{1e6, 1e-6}, {2e7, 1.1e-6}}}}})
+			r.Plot(harness.Series{Title: "Memory", X: "seconds since ready", Y: "bytes", Kind: harness.Linear, Lines: []harness.Line{{Name: "c", Points: [][2]float64{{0, 1e8}, {5, 2e8}}}}})
+			r.Note("a note")
+			return r, r.Judge(harness.Verdict{Case: "small", Who: "<script>peer", Text: "3 too many"})
+		},
+	}
+	e, err := harness.NewEnv(harness.Options{Dir: t.TempDir(), Progress: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	outcomes, _ := harness.Run(t.Context(), e, []harness.Scenario{scenario}, func(*harness.Outcome) error { return nil })
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "report")
+	env := Environment{Kind: "environment", Time: time.Unix(1_700_000_000, 0), Command: "bench trial --case 'a b'", CPU: "fast", Cores: 2}
+	if err := Write(dir, env, outcomes); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join(dir, "index.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"80,000/s", "0.80 of the limit", "MISSED", "3 too many", "99.9", "20,000,000", "200 MB", "a note", "--case &#39;a b&#39;", "2 cores"} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if outside := regexp.MustCompile(`(?i)(src|href)=|url\(|@import|<script|NaN|Inf[^o]`).Find(page); outside != nil {
+		t.Errorf("the page has %q in it", outside)
+	}
+	if n := strings.Count(string(page), "<svg "); n != 4 {
+		t.Errorf("%d drawings, want 4", n)
+	}
+	markdown, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	if err != nil || !strings.Contains(string(markdown), "| small: deliveries | tiffin | 80,000/s | 0.80 of 100,000/s | goal at least 0.90 of the limit: MISSED |") {
+		t.Errorf("%v\n%s", err, markdown)
+	}
+}

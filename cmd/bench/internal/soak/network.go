@@ -1,0 +1,116 @@
+package soak
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	"github.com/rs/zerolog"
+)
+
+// network is every connection between daemons and servers: one proxy for each pair.
+type network struct {
+	api   *toxiproxy.ApiServer
+	ways  [][]*way // of daemon, server
+	names []string // of the servers
+}
+
+// way is one pair's proxy.
+type way struct {
+	proxy *toxiproxy.Proxy
+	mu    sync.Mutex
+	toxic int // counts, for names
+}
+
+func newNetwork() *network {
+	logger := zerolog.Nop()
+	return &network{api: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), logger)}
+}
+
+// lead opens a proxy from listen (HOST:PORT; port 0 for any) to upstream and returns where it listens.
+func (n *network) lead(daemon int, server, listen, upstream string) (string, error) {
+	for len(n.ways) <= daemon {
+		n.ways = append(n.ways, nil)
+	}
+	p := toxiproxy.NewProxy(n.api, fmt.Sprintf("%d-%s", daemon, server), listen, upstream)
+	if err := p.Start(); err != nil {
+		return "", fmt.Errorf("open a proxy to %s: %w", server, err)
+	}
+	n.ways[daemon] = append(n.ways[daemon], &way{proxy: p})
+	if daemon == 0 {
+		n.names = append(n.names, server)
+	}
+	return p.Listen, nil
+}
+
+// cut closes the connections and refuses new ones.
+func (w *way) cut() { w.proxy.Stop() }
+
+// reset closes the connections; new ones are welcome.
+func (w *way) reset() error {
+	w.proxy.Stop()
+	return w.restore()
+}
+
+// restore takes connections again.
+func (w *way) restore() error {
+	if err := w.proxy.Start(); err != nil && !errors.Is(err, toxiproxy.ErrProxyAlreadyStarted) {
+		return fmt.Errorf("open the proxy again: %w", err)
+	}
+	return nil
+}
+
+// silence lets nothing through, in the directions named, and closes nothing.
+func (w *way) silence(streams ...string) (end func() error, err error) {
+	return w.add(streams, `"type":"timeout","attributes":{"timeout":0}`)
+}
+
+// delay holds back what passes, both ways.
+func (w *way) delay(d, jitter time.Duration) (end func() error, err error) {
+	return w.add([]string{"upstream", "downstream"},
+		fmt.Sprintf(`"type":"latency","attributes":{"latency":%d,"jitter":%d}`, d.Milliseconds(), jitter.Milliseconds()))
+}
+
+// truncate closes connections after so many bytes from the server: in the middle of an answer.
+func (w *way) truncate(bytes int) (end func() error, err error) {
+	return w.add([]string{"downstream"}, fmt.Sprintf(`"type":"limit_data","attributes":{"bytes":%d}`, bytes))
+}
+
+func (w *way) add(streams []string, toxic string) (end func() error, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var names []string
+	for _, stream := range streams {
+		w.toxic++
+		name := fmt.Sprintf("t%d", w.toxic)
+		if _, err := w.proxy.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(`{"name":%q,"stream":%q,"toxicity":1,%s}`, name, stream, toxic))); err != nil {
+			return nil, fmt.Errorf("add a network fault: %w", err)
+		}
+		names = append(names, name)
+	}
+	return func() error { return w.heal(names) }, nil
+}
+
+// heal closes the connections first: a toxic is taken out of a connection only when that has room
+// for what was held back, which it may never have.
+func (w *way) heal(toxics []string) error {
+	w.proxy.Stop()
+	for _, name := range toxics {
+		if err := w.proxy.Toxics.RemoveToxic(context.Background(), name); err != nil {
+			return fmt.Errorf("end a network fault: %w", err)
+		}
+	}
+	return w.restore()
+}
+
+func (n *network) close() {
+	for _, ways := range n.ways {
+		for _, w := range ways {
+			w.proxy.Stop()
+		}
+	}
+}

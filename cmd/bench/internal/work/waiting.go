@@ -1,0 +1,122 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"example.com/tiffin/cmd/bench/internal/testbed"
+)
+
+// askEvery is rare: asking costs the servers time that is being measured.
+const askEvery = 50 * time.Millisecond
+
+// Ender is a process that is waited for as long as it runs.
+type Ender interface {
+	Exited() <-chan struct{}
+	Ended(when string) error
+}
+
+// AwaitGroup returns the moment at which the lane's consumer group has committed so many campaigns.
+// tiffin commits offsets in the Kafka transaction of the records, which follows that of the rows.
+func AwaitGroup(ctx context.Context, lane *testbed.Lane, campaigns int, of Ender, progress func(done int64)) (time.Time, error) {
+	client, err := kgo.NewClient(kgo.SeedBrokers(lane.Brokers...))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("watch the group: %w", err)
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	return await(ctx, of, func() (bool, error) {
+		var done int64
+		if offsets, err := admin.FetchOffsets(ctx, lane.Group); err == nil { // an answer that fails is asked for again
+			offsets.Each(func(o kadm.OffsetResponse) { done += max(o.At, 0) })
+		}
+		progress(done)
+		return done >= int64(campaigns), nil
+	})
+}
+
+func await(ctx context.Context, of Ender, done func() (bool, error)) (time.Time, error) {
+	ticker := time.NewTicker(askEvery)
+	defer ticker.Stop()
+	for {
+		yes, err := done()
+		if err != nil {
+			return time.Time{}, err
+		}
+		if yes {
+			return time.Now(), nil
+		}
+		select {
+		case <-of.Exited():
+			return time.Time{}, of.Ended("in the middle of the work")
+		case <-ctx.Done():
+			return time.Time{}, fmt.Errorf("wait for the work's end: %w", ctx.Err())
+		case <-ticker.C:
+		}
+	}
+}
+
+// stillness is for how long nothing may have changed in the sinks of a contender that does not say
+// when it has done its work: soon if they have what is expected, later if they may still get it.
+const (
+	stillWithAll = 3 * time.Second
+	stillWithout = 45 * time.Second
+)
+
+// AwaitSinks returns the moment of the last change in both sinks of a contender that commits no
+// offsets to wait for. It looks at the topic's last stable offsets and at the table's ids, which
+// costs the servers next to nothing, and waits until they rest. With less than the expected
+// deliveries it gives up in the end, and the oracle tells what is missing.
+func AwaitSinks(ctx context.Context, lane *testbed.Lane, deliveries int, of Ender, progress func(done int64)) (time.Time, error) {
+	client, err := kgo.NewClient(kgo.SeedBrokers(lane.Brokers...))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("watch the output topic: %w", err)
+	}
+	defer client.Close()
+	conn, err := pgx.Connect(ctx, lane.FeedbackDSN)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("watch the feedback table: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	admin := kadm.NewClient(client)
+	var records, rows int64
+	changed := time.Now()
+	_, err = await(ctx, of, func() (bool, error) {
+		nowRecords, nowRows, err := sizes(ctx, admin, conn, lane.Output)
+		if err != nil {
+			return false, err
+		}
+		if nowRecords != records || nowRows != rows {
+			records, rows, changed = nowRecords, nowRows, time.Now()
+		}
+		progress(min(records, rows))
+		still := stillWithout
+		if min(records, rows) >= int64(deliveries) {
+			still = stillWithAll
+		}
+		return time.Since(changed) >= still, nil
+	})
+	return changed, err
+}
+
+// sizes are upper bounds of what the sinks hold: a transaction's end takes an offset, a rolled back
+// row an id.
+func sizes(ctx context.Context, admin *kadm.Client, conn *pgx.Conn, topic string) (records, rows int64, err error) {
+	ends, err := admin.ListCommittedOffsets(ctx, topic)
+	if err := errors.Join(err, ends.Error()); err != nil {
+		return 0, 0, fmt.Errorf("watch the output topic: %w", err)
+	}
+	ends.Each(func(end kadm.ListedOffset) { records += end.Offset })
+	// Of committed rows, by the primary key: a lookup, not a scan.
+	err = conn.QueryRow(ctx, "SELECT coalesce(max(id), 0) FROM subscribers_feedback").Scan(&rows)
+	if err != nil {
+		return 0, 0, fmt.Errorf("watch the feedback table: %w", err)
+	}
+	return records, rows, nil
+}
