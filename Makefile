@@ -2,11 +2,17 @@
 # Tools that are themselves written in Go are installed into ./bin at the version named here.
 
 GOLANGCI_LINT_VERSION := v2.15.0
+GO_LICENSES_VERSION := v1.6.0
+GOVULNCHECK_VERSION := v1.9.0
 
 # The race detector needs cgo, and that a C compiler; without one the tests run all the same.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
-TEST_TIMEOUT ?= 12m
+TEST_TIMEOUT ?= 18m
 PKG ?= ./...
+
+# Version, commit and its date, for the programs' "version"; without a repository the programs know none.
+COMMAND := example.com/tiffin/cmd/internal/command
+STAMP := $(shell git log -1 --format="$$(git describe --tags --always --dirty 2>/dev/null) %H %cI" 2>/dev/null)
 
 .DEFAULT_GOAL := help
 
@@ -16,15 +22,17 @@ help: ## this list
 
 .PHONY: build
 build: ## ./bin/tiffin, ./bin/slotsetup and ./bin/bench
-	go build -trimpath -o bin/ ./cmd/...
+	go build -trimpath -ldflags "-X '$(COMMAND).stamp=$(STAMP)'" -o bin/ ./cmd/tiffin ./cmd/slotsetup ./cmd/bench
 
 .PHONY: demo
 demo: build ## the whole system at work, nothing to install; Ctrl-C removes it
 	./bin/tiffin demo
 
-# Never from the cache: go test does not see what programs the tests build and start.
+# Never from the cache: go test does not see what programs the tests build and start. The crash tests take
+# all of their points without the race detector, and a sample with it.
 .PHONY: test
 test: ## all tests; those that need a real Kafka skip without Java (with CI=true they fail)
+	$(if $(filter ./...,$(PKG)),go test -count=1 -run '^TestCrash' ./stream)
 	go test -count=1 $(RACE) -timeout $(TEST_TIMEOUT) $(PKG)
 
 .PHONY: lint
@@ -38,18 +46,62 @@ format: bin/golangci-lint-$(GOLANGCI_LINT_VERSION) ## rewrite the sources as the
 .PHONY: check
 check: lint test ## what has to pass before a commit
 
+# The soak's kills are few: each is a wait, and the tests have more.
 .PHONY: bench-quick
-bench-quick: build ## deliveries per second through a real broker and database, small enough for a minute
-	./bin/bench throughput --quick
+bench-quick: build ## every benchmark in its small form, on real servers: sinks and answers are judged, figures are not
+	./bin/bench all --quick --kills 1
 
 .PHONY: mutants
-mutants: ## take the rules of index and delivery away one by one: a survivor is a rule that no test proves
-	sh cache/mutants.sh
-	sh stream/mutants.sh
+mutants: ## take the rules of index, log and delivery away one by one: a survivor is a rule that no test proves
+	bash cache/mutants.sh
+	bash cdc/mutants.sh
+	bash stream/mutants.sh
+
+.PHONY: mutants-quick
+mutants-quick: ## the same without those whose tests start real servers
+	MUTANTS_QUICK=yes bash cache/mutants.sh
+	MUTANTS_QUICK=yes bash cdc/mutants.sh
+	MUTANTS_QUICK=yes bash stream/mutants.sh
+
+FUZZTIME ?= 5s
+.PHONY: fuzz
+fuzz: ## any bytes from the log or a campaign, for FUZZTIME each: no panic, no memory that they do not explain
+	go test -run '^$$' -fuzz '^FuzzDecodeMessage$$' -fuzztime $(FUZZTIME) ./cdc
+	go test -run '^$$' -fuzz '^FuzzDecodeTransactions$$' -fuzztime $(FUZZTIME) ./cdc
+	go test -run '^$$' -fuzz '^FuzzDecodeCampaign$$' -fuzztime $(FUZZTIME) ./stream
 
 .PHONY: exactness
 exactness: ## 100,000 changes and 50,000 campaigns' questions for each replica identity, also while walsenders die
 	EXACTNESS=full go test -count=1 -run '^TestExactness$$' -v -timeout 30m ./cdc/ | grep -v level=
+
+.PHONY: deploy-check
+deploy-check: ## validate deploy/ by promtool, systemd-analyze, …: those that the machine has
+	sh deploy/check.sh
+
+# The log stays out of the repository. With a seed (SEED=…) the same faults come again.
+KILLS ?= 1000
+SEED ?= 0
+SOAK_LOG ?= $(or $(TMPDIR),/tmp)/tiffin-soak.log
+
+.PHONY: soak
+soak: build ## KILLS=1000 times kill -9 of daemons, brokers and databases; an oracle judges both sinks
+	@echo 'its log: $(SOAK_LOG)'
+	./bin/bench soak --kills $(KILLS) --seed $(SEED) >$(SOAK_LOG) 2>&1; status=$$?; tail -n 60 $(SOAK_LOG); exit $$status
+
+# xi2/xz is in the public domain, which the tool has no name for.
+LICENCES := Apache-2.0,MIT,BSD-2-Clause,BSD-3-Clause,ISC,MPL-2.0
+
+.PHONY: licences
+licences: bin/go-licenses-$(GO_LICENSES_VERSION) ## every dependency has a licence that goes with ours
+	@./$< check --ignore example.com/tiffin --ignore github.com/xi2/xz --allowed_licenses=$(LICENCES) ./cmd/... 2>bin/licences.log || \
+	  { grep -v '^W' bin/licences.log; exit 1; }
+	@echo 'only $(LICENCES)'
+
+.PHONY: vulnerabilities
+vulnerabilities: bin/govulncheck-$(GOVULNCHECK_VERSION) ## no known vulnerability is called; a visible skip where their database cannot be reached
+	@output=$$(./$< ./... 2>&1); status=$$?; case "$$output" in \
+	  *'fetching vulnerabilities'*) echo 'SKIP vulnerabilities: their database cannot be reached from here' ;; \
+	  *) echo "$$output"; exit $$status ;; esac
 
 .PHONY: clean
 clean: ## remove what was built
@@ -59,3 +111,11 @@ clean: ## remove what was built
 bin/golangci-lint-$(GOLANGCI_LINT_VERSION):
 	GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	mv bin/golangci-lint $@
+
+bin/go-licenses-$(GO_LICENSES_VERSION):
+	GOBIN=$(CURDIR)/bin go install github.com/google/go-licenses@$(GO_LICENSES_VERSION)
+	mv bin/go-licenses $@
+
+bin/govulncheck-$(GOVULNCHECK_VERSION):
+	GOBIN=$(CURDIR)/bin go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+	mv bin/govulncheck $@
