@@ -107,6 +107,7 @@ func readAudit(body io.Reader, to auditTo, heard func()) (daemon.AuditSummary, e
 		case line.Error != "":
 			return daemon.AuditSummary{}, errors.New(line.Error)
 		case line.OK != nil:
+			_, _ = io.Copy(io.Discard, lines) // the answer's end says that the daemon would make another audit
 			return decode[daemon.AuditSummary](text)
 		case line.Difference != "":
 			err = pass(text, to.found)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"net"
 	"regexp"
 	"strings"
@@ -106,6 +107,24 @@ func TestAuditSaysWhyThereIsNone(t *testing.T) {
 		t.Errorf("mute: %v", err)
 	}
 }
+
+// A daemon makes one audit at a time, and has ended one when its answer ends, not when the last line comes.
+func TestAuditIsOverWhenItsAnswerIs(t *testing.T) {
+	t.Parallel()
+	over := false
+	answer := io.MultiReader(strings.NewReader(`{"ok":true,"index":"running"}`+"\n"), readerFunc(func([]byte) (int, error) {
+		over = true
+		return 0, io.EOF
+	}))
+	summary, err := readAudit(answer, auditTo{}, func() {})
+	if err != nil || !summary.OK || !over {
+		t.Errorf("%v, %v; read to its end: %v", summary, err, over)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func TestDaemonIsAskedWhereItListens(t *testing.T) {
 	t.Parallel()
