@@ -351,7 +351,7 @@ func (r *Reader) reach(ctx context.Context) (cache.LSN, error) {
 	ctx, cancel := context.WithTimeout(ctx, auditLimit)
 	defer cancel()
 	history := r.gate.history()
-	lsn, err := r.src.emitted(ctx)
+	lsn, err := r.emitted(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -370,6 +370,20 @@ func (r *Reader) reach(ctx context.Context) (cache.LSN, error) {
 			return 0, fmt.Errorf("wait for the index to reach %s: %w", lsn, ctx.Err())
 		case <-ask.C:
 			r.askReply()
+		}
+	}
+}
+
+// emitted is the source's, after the warden has looked where something moved under the index.
+func (r *Reader) emitted(ctx context.Context) (cache.LSN, error) {
+	for attempt := 0; ; attempt++ {
+		lsn, err := r.src.emitted(ctx)
+		if !errors.Is(err, errFooting) {
+			return lsn, err
+		}
+		r.askWarden()
+		if !pause(ctx, backoff(attempt, 5*time.Millisecond, footingWait, r.cfg.Rand)) {
+			return 0, err
 		}
 	}
 }

@@ -25,19 +25,21 @@ type prepared struct {
 	// made says that there was no slot and one was made, as far as that is known: the answer
 	// may have been lost.
 	made bool
+	// table is what is to be followed.
+	table *tableFacts
+	// useless says that a slot that exists can serve no more.
+	useless bool
 }
 
 // prepare verifies the source and creates what is missing, in an order that keeps changes
 // from being lost: table verified, then publication, then slot. Making a slot waits for the
 // transactions that run; so every later transaction is published whole. Hence a slot that is
 // older than its publication's definition is made again.
-func prepare(ctx context.Context, cfg *Config, conn *pgx.Conn) (prepared, error) {
-	var p prepared
+func (p *prepared) prepare(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
 	if err := p.ensureTable(ctx, cfg, conn); err != nil {
-		return p, err
+		return err
 	}
-	err := p.ensureSlot(ctx, cfg, conn)
-	return p, err
+	return p.ensureSlot(ctx, cfg, conn)
 }
 
 // ensureTable is prepare but for making the slot.
@@ -58,11 +60,16 @@ func (p *prepared) ensureTable(ctx context.Context, cfg *Config, conn *pgx.Conn)
 	if err := p.checkSlot(ctx, cfg, conn); err != nil {
 		return err
 	}
-	table, err := inspectTable(ctx, conn, name)
-	if err != nil {
+	if p.table, err = inspectTable(ctx, conn, name); err != nil {
 		return err
 	}
-	return p.ensurePublication(ctx, cfg, conn, table)
+	if err := p.ensurePublication(ctx, cfg, conn); err != nil || !p.useless || !p.slot.exists {
+		return err
+	}
+	if cfg.Setup == SetupNever {
+		return neverError("replication slot", cfg.Slot, errors.New("where it stands in the log publication "+cfg.Publication+" does not exist: drop it first (slotsetup drop), and source.setup is never"))
+	}
+	return p.dropSlot(ctx, cfg, conn, "publication")
 }
 
 // checkSlot reads the slot, refuses a foreign one, and drops a useless or a too costly one.
@@ -102,12 +109,12 @@ func (p *prepared) dropSlot(ctx context.Context, cfg *Config, conn *pgx.Conn, re
 	return nil
 }
 
-func (p *prepared) ensurePublication(ctx context.Context, cfg *Config, conn *pgx.Conn, table *tableFacts) error {
-	pub, err := inspectPublication(ctx, conn, cfg.Publication, table.relation.name)
+func (p *prepared) ensurePublication(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
+	pub, err := inspectPublication(ctx, conn, cfg.Publication, p.table.relation.name)
 	if err != nil {
 		return err
 	}
-	steps, err := publicationSteps(cfg.Publication, pub, table)
+	steps, err := publicationSteps(cfg.Publication, pub, p.table)
 	if err != nil || len(steps) == 0 {
 		return err
 	}
@@ -119,10 +126,8 @@ func (p *prepared) ensurePublication(ctx context.Context, cfg *Config, conn *pgx
 			return err
 		}
 	}
-	if !p.slot.exists {
-		return nil
-	}
-	return p.dropSlot(ctx, cfg, conn, "publication")
+	p.useless = true
+	return nil
 }
 
 func (p *prepared) ensureSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {

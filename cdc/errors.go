@@ -18,6 +18,7 @@ const (
 	codeInsufficientPrivilege = "42501"
 	codeObjectInUse           = "55006"
 	codeDuplicateObject       = "42710"
+	codeUndefinedObject       = "42704"
 )
 
 // ErrPermanent marks what does not mend by waiting: errors.Is(err, ErrPermanent).
@@ -57,6 +58,7 @@ func (e *Error) Is(target error) bool { return target == ErrPermanent && e.Perma
 type rebuildError struct {
 	reason string // the label of tiffin_rebuilds_total: a word
 	err    error
+	slot   bool // the slot is of no use any more
 }
 
 func (e *rebuildError) Error() string { return "rebuild the index: " + e.err.Error() }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
@@ -11,60 +12,152 @@ import (
 	"example.com/tiffin/cache"
 )
 
-// footing is what an index stands on and the log does not tell: the server, its timeline,
-// which table the name means, its partitions, and the publication as it was last altered. A fence asks for it
-// with the position, so that none passes between a DROP TABLE, an ALTER PUBLICATION or a
-// failover and the warden's next look.
+// footing asks for what an index stands on and the log does not tell: the server's timeline,
+// which table the name means, its needed columns, its partitions, and the publication as it was
+// last altered. A fence asks for it with the position, so that none passes between a DROP
+// TABLE, an ALTER PUBLICATION or a failover and the warden's next look.
 type footing struct {
 	table, publication string
 	// question is the expression that asks, for the server and the table as they were found.
 	question atomic.Pointer[string]
-	// system is the server's identifier as the reader knows it, trusted what the warden
-	// found in order; nil while there is no index.
-	system, trusted atomic.Pointer[string]
+	// system is the server's identifier as the reader knows it, trusted the ground that the
+	// index was loaded on, or that the warden found as good; nil while there is no index.
+	system  atomic.Pointer[string]
+	trusted atomic.Pointer[ground]
 }
 
 // errFooting says that something moved under the index, or that nobody has looked yet.
 var errFooting = errors.New("table, publication and timeline are yet to be compared with those of the index")
 
-// learn fits the question to a server's version and to a table, partitioned or not: what they
-// cannot have costs a fence nothing.
-func (f *footing) learn(version int, partitioned bool) {
-	sql := f.sql(version, partitioned)
+// learn fits the question to a server's version and to a table: what they cannot have costs a
+// fence nothing.
+func (f *footing) learn(version int, t *tableFacts) {
+	sql := f.sql(version, t)
 	f.question.Store(&sql)
-}
-
-// sql is an expression of type text. The xmin of a catalog row changes when the row is
-// altered; pg_walfile_name begins with the timeline (XLogFileName in xlog_internal.h).
-func (f *footing) sql(version int, partitioned bool) string {
-	schemas, partitions := "NULL", "NULL"
-	if version >= publishedSchemas {
-		schemas = `(SELECT string_agg(n.oid || ':' || n.xmin, ' ' ORDER BY n.oid) FROM pg_publication_namespace n WHERE n.pnpubid = p.oid)`
-	}
-	if partitioned {
-		partitions = `(SELECT string_agg(c.oid || ':' || c.relfilenode, ' ' ORDER BY c.oid)
-			FROM pg_partition_tree(to_regclass(` + literal(f.table) + `)) t JOIN pg_class c ON c.oid = t.relid)`
-	}
-	return `concat_ws(' ', left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), to_regclass(` + literal(f.table) + `)::oid,
-		(SELECT concat_ws(' ', p.oid, p.xmin, (SELECT string_agg(r.oid || ':' || r.xmin, ' ' ORDER BY r.oid) FROM pg_publication_rel r WHERE r.prpubid = p.oid), ` + schemas + `)
-		FROM pg_publication p WHERE p.pubname = ` + literal(f.publication) + `), ` + partitions + `)`
 }
 
 // publishedSchemas is the first server_version_num whose publications may hold whole schemas.
 const publishedSchemas = 150000
 
+// sql is an expression of type text, the parts of a ground. The xmin of a catalog row changes
+// when the row is altered, and never becomes what it was; pg_walfile_name begins with the
+// timeline (XLogFileName in xlog_internal.h).
+func (f *footing) sql(version int, t *tableFacts) string {
+	oid := "to_regclass(" + literal(f.table) + ")"
+	needed := []string{literal(columnRestaurant), literal(columnClient)}
+	if t.layout.keyed {
+		needed = append(needed, literal(t.layout.idName))
+	}
+	columns := func(what string) string {
+		return "(SELECT string_agg(" + what + ", ' ' ORDER BY attname) FROM pg_attribute WHERE attrelid = " + oid +
+			" AND attname IN (" + strings.Join(needed, ", ") + ") AND NOT attisdropped)"
+	}
+	partitions := "NULL"
+	if t.kind == 'p' {
+		partitions = "(SELECT string_agg(concat_ws(':', c.oid, c.relfilenode, i.xmin), ' ' ORDER BY c.oid) FROM pg_partition_tree(" + oid +
+			") t JOIN pg_class c ON c.oid = t.relid LEFT JOIN pg_inherits i ON i.inhrelid = c.oid)"
+	}
+	return "concat(left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), '|', " + oid + "::oid, '|', " + columns("attnum || ':' || atttypid") + ", '|', " + columns("xmin::text") +
+		", '|', (SELECT relfilenode FROM pg_class WHERE oid = " + oid + "), '|', (SELECT string_agg(oid || ':' || xmin, ' ' ORDER BY oid) FROM " + f.published(version) + "), '|', " + partitions + ")"
+}
+
+// published gives the catalog's rows that publish the table: as itself, as a partition of
+// another, or with a schema.
+func (f *footing) published(version int) string {
+	oid := "to_regclass(" + literal(f.table) + ")"
+	ours := "SELECT " + oid + "::oid UNION SELECT relid FROM pg_partition_ancestors(" + oid + ")"
+	publication := "(SELECT oid FROM pg_publication WHERE pubname = " + literal(f.publication) + ")"
+	schemas := ""
+	if version >= publishedSchemas {
+		schemas = " UNION ALL SELECT oid, xmin FROM pg_publication_namespace WHERE pnpubid = " + publication +
+			" AND pnnspid IN (SELECT relnamespace FROM pg_class WHERE oid IN (" + ours + "))"
+	}
+	return "(SELECT oid, xmin FROM pg_publication WHERE oid = " + publication +
+		" UNION ALL SELECT oid, xmin FROM pg_publication_rel WHERE prpubid = " + publication + " AND prrelid IN (" + ours + ")" + schemas + ") published"
+}
+
+// settled refuses a publication that was altered while a transaction ran that still runs. What
+// it wrote before may be missing from the log, and a snapshot does not show it either: the load
+// must come after it.
+func (f *footing) settled(ctx context.Context, q querier, version int) error {
+	var running int
+	err := q.QueryRow(ctx, "SELECT count(*) FROM "+f.published(version)+
+		" WHERE age(xmin) BETWEEN 0 AND age(pg_snapshot_xmin(pg_current_snapshot())::text::xid)").Scan(&running)
+	if err == nil && running > 0 {
+		err = errors.New("it was altered while transactions were open that are open still: the index is loaded when they have ended")
+	}
+	if err != nil {
+		return &Error{Op: "use publication", On: f.publication, Err: err, Fix: "end them: SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start"}
+	}
+	return nil
+}
+
+// ground is an answer of footing.
+type ground string
+
+// The parts of a ground.
+const (
+	groundTimeline = iota
+	groundTable
+	groundColumns // their numbers and types
+	groundAltered // which transactions altered them last
+	groundFile    // of the table's rows
+	groundPublication
+	groundPartitions
+	groundParts
+)
+
+// carries says why an index that was loaded on g cannot be carried on upon h: the label of a
+// rebuild and what is to be said of it, "" when it can. That h looks right is no reason: what
+// was altered and altered back may have kept changes out of the log meanwhile.
+func (g ground) carries(h ground) (reason, why string) {
+	was, is := strings.Split(string(g), "|"), strings.Split(string(h), "|")
+	if len(was) != groundParts || len(is) != groundParts {
+		return "footing", fmt.Sprintf("the catalog answers %q, and answered %q", h, g)
+	}
+	differs := func(part int) bool { return was[part] != is[part] }
+	switch {
+	case differs(groundTimeline):
+		return "timeline", "the server is on another timeline"
+	case differs(groundTable):
+		return "table", "the table was replaced by another of the same name"
+	case differs(groundPublication):
+		return "publication", "the publication was altered: changes may be missing from the log"
+	case differs(groundPartitions):
+		return "partitions", "partitions of the table came, went or were rewritten"
+	case differs(groundColumns), differs(groundAltered) && differs(groundFile):
+		// Values change without a change of rows in the log only when the rows are rewritten, or
+		// another column takes the name.
+		return "columns", "needed columns of the table were altered"
+	}
+	return "", ""
+}
+
 // holds reports whether an answer is what the index stands on.
-func (f *footing) holds(answer string) bool {
+func (f *footing) holds(answer ground) bool {
 	trusted := f.trusted.Load()
 	return trusted != nil && *trusted == answer
 }
 
-// greet refuses a connection to another server than the followed one. Where the right to ask
-// was taken from everybody, nothing is compared.
+// ask asks for the ground.
+func (f *footing) ask(ctx context.Context, q querier) (ground, error) {
+	var g ground
+	if err := q.QueryRow(ctx, "SELECT "+*f.question.Load()).Scan(&g); err != nil {
+		return "", &Error{Op: "read catalog for table", On: f.table, Err: err}
+	}
+	return g, nil
+}
+
+// greet refuses a connection to another server than the followed one, or to a standby, which
+// may be behind. Where the right to ask was taken from everybody, systems are not compared.
 func (f *footing) greet(ctx context.Context, conn *pgx.Conn) error {
 	known := f.system.Load()
 	if known == nil {
 		return errFooting
+	}
+	var standby bool
+	if err := conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&standby); err != nil || standby {
+		return errors.Join(err, errStandby)
 	}
 	var system string
 	err := conn.QueryRow(ctx, "SELECT system_identifier::text FROM pg_control_system()").Scan(&system)
@@ -79,12 +172,15 @@ func (f *footing) greet(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
+var errStandby = errors.New("the server is a standby: its rows may be older than the index (target_session_attrs=primary in source.dsn avoids it)")
+
 // position asks for a position, and with it whether the index still stands.
 func (s *Source) position(ctx context.Context, expression string) (cache.LSN, error) {
 	if s.footing.trusted.Load() == nil {
 		return 0, errFooting
 	}
-	var at, footing string
+	var at string
+	var footing ground
 	if err := s.fence.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, "SELECT "+expression+"::text, "+*s.footing.question.Load()).Scan(&at, &footing)
 	}); err != nil {

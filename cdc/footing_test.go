@@ -1,9 +1,12 @@
 package cdc
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/internal/devstack/devstacktest"
@@ -16,13 +19,26 @@ func TestFenceSeesWhatTheLogDoesNotTell(t *testing.T) {
 	const again = `CREATE TABLE subscribers_restaurants (id serial PRIMARY KEY, client_id varchar NOT NULL, restaurant_id varchar NOT NULL); `
 	const insert = `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'unpublished')`
 	byTable, bySchema := `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`, `CREATE PUBLICATION tiffin FOR TABLES IN SCHEMA public`
-	for name, sql := range map[string]string{
-		"table replaced":      `DROP TABLE subscribers_restaurants; ` + again + insert,
-		"table swapped":       `ALTER TABLE subscribers_restaurants RENAME TO old; ` + again,
-		"table unpublished":   `ALTER PUBLICATION tiffin DROP TABLE subscribers_restaurants; ` + insert,
-		"operations reduced":  `ALTER PUBLICATION tiffin SET (publish = 'insert'); DELETE FROM subscribers_restaurants`,
-		"publication dropped": `DROP PUBLICATION tiffin; ` + insert,
-		"schema unpublished":  `ALTER PUBLICATION tiffin DROP TABLES IN SCHEMA public; ` + insert,
+	for name, sql := range map[string][]string{
+		"table replaced":      {`DROP TABLE subscribers_restaurants; ` + again + insert},
+		"table swapped":       {`ALTER TABLE subscribers_restaurants RENAME TO old; ` + again},
+		"table unpublished":   {`ALTER PUBLICATION tiffin DROP TABLE subscribers_restaurants; ` + insert},
+		"operations reduced":  {`ALTER PUBLICATION tiffin SET (publish = 'insert'); DELETE FROM subscribers_restaurants`},
+		"publication dropped": {`DROP PUBLICATION tiffin; ` + insert},
+		"schema unpublished":  {`ALTER PUBLICATION tiffin DROP TABLES IN SCHEMA public; ` + insert},
+		// What is as it was has kept changes out of the log all the same.
+		"operations reduced and restored": {
+			`ALTER PUBLICATION tiffin SET (publish = 'insert')`, `DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r1'`,
+			`ALTER PUBLICATION tiffin SET (publish = 'insert, update, delete, truncate')`,
+		},
+		"table unpublished and published":  {`ALTER PUBLICATION tiffin DROP TABLE subscribers_restaurants`, insert, `ALTER PUBLICATION tiffin ADD TABLE subscribers_restaurants`},
+		"publication made again":           {`DROP PUBLICATION tiffin`, insert, byTable},
+		"schema unpublished and published": {`ALTER PUBLICATION tiffin DROP TABLES IN SCHEMA public`, insert, `ALTER PUBLICATION tiffin ADD TABLES IN SCHEMA public`},
+		// Rows are rewritten, or another column takes a name, without a word in the log.
+		"values rewritten":          {`ALTER TABLE subscribers_restaurants ALTER client_id TYPE varchar USING upper(client_id)`},
+		"values of another type":    {`ALTER TABLE subscribers_restaurants ALTER client_id TYPE uuid USING gen_random_uuid()`},
+		"column replaced":           {`ALTER TABLE subscribers_restaurants DROP client_id, ADD client_id varchar NOT NULL DEFAULT 'x'`},
+		"columns that change names": {`ALTER TABLE subscribers_restaurants ADD c2 varchar DEFAULT 'swapped'`, `ALTER TABLE subscribers_restaurants RENAME client_id TO old; ALTER TABLE subscribers_restaurants RENAME c2 TO client_id; ALTER TABLE subscribers_restaurants ALTER old DROP NOT NULL`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -40,9 +56,10 @@ func TestFenceSeesWhatTheLogDoesNotTell(t *testing.T) {
 			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,30) i`)
 			g := start(t, db, func(c *Config) { c.StatusInterval = time.Hour })
 			g.agree(t)
-			db.Exec(t, sql)
+			db.Exec(t, sql...)
+			g.sql.Reset()
 			g.agree(t)
-			g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r2', 'after')`)
+			g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r2', gen_random_uuid()`)
 			g.agree(t)
 		})
 	}
@@ -51,10 +68,14 @@ func TestFenceSeesWhatTheLogDoesNotTell(t *testing.T) {
 // A partition that is emptied, or comes or goes by itself, is not told by the log either.
 func TestFenceSeesPartitions(t *testing.T) {
 	t.Parallel()
-	for name, sql := range map[string]string{
-		"emptied":  `TRUNCATE p0`,
-		"detached": `ALTER TABLE subscribers_restaurants DETACH PARTITION p0`,
-		"attached": `CREATE TABLE p2 (LIKE subscribers_restaurants); ALTER TABLE p2 REPLICA IDENTITY FULL; INSERT INTO p2 VALUES (1, 'c', 'r2'); ALTER TABLE subscribers_restaurants ATTACH PARTITION p2 FOR VALUES IN ('r2')`,
+	for name, sql := range map[string][]string{
+		"emptied":  {`TRUNCATE p0`},
+		"detached": {`ALTER TABLE subscribers_restaurants DETACH PARTITION p0`},
+		"detached and attached": {
+			`ALTER TABLE subscribers_restaurants DETACH PARTITION p0`, `DELETE FROM p0 WHERE id > 10`,
+			`ALTER TABLE subscribers_restaurants ATTACH PARTITION p0 FOR VALUES IN ('r0')`,
+		},
+		"attached": {`CREATE TABLE p2 (LIKE subscribers_restaurants); ALTER TABLE p2 REPLICA IDENTITY FULL; INSERT INTO p2 VALUES (1, 'c', 'r2'); ALTER TABLE subscribers_restaurants ATTACH PARTITION p2 FOR VALUES IN ('r2')`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -66,7 +87,7 @@ func TestFenceSeesPartitions(t *testing.T) {
 				`INSERT INTO subscribers_restaurants SELECT i, 'c'||i, 'r'||i%2 FROM generate_series(1,20) i`)
 			g := start(t, db, func(c *Config) { c.StatusInterval = time.Hour })
 			g.agree(t)
-			db.Exec(t, sql)
+			db.Exec(t, sql...)
 			g.agree(t)
 		})
 	}
@@ -82,6 +103,10 @@ func TestFenceForgivesWhatIsNotOurs(t *testing.T) {
 	db.Exec(t, `CREATE TABLE other (id int PRIMARY KEY)`, `ALTER PUBLICATION tiffin ADD TABLE other`)
 	g.agree(t)
 	db.Exec(t, `ALTER TABLE other RENAME TO another`, `TRUNCATE subscribers_restaurants`, `VACUUM FULL pg_publication`)
+	g.agree(t)
+	db.Exec(t, `ALTER TABLE subscribers_restaurants ALTER client_id SET STATISTICS 10`)
+	g.agree(t)
+	db.Exec(t, `VACUUM FULL subscribers_restaurants`, `VACUUM FULL pg_attribute`)
 	g.agree(t)
 	g.unrebuilt(t)
 }
@@ -132,5 +157,108 @@ func TestAnotherSystemLoadsAgain(t *testing.T) {
 	g.agree(t)
 	if n := value(t, g.r.cfg.Metrics.rebuilds.WithLabelValues("system")); n != 1 {
 		t.Errorf("%v rebuilds for the system, want 1", n)
+	}
+}
+
+// Where its publication is missing in the log a slot can serve no more, also after the DBA has
+// made the publication again, which the daemon's role may not.
+func TestPublicationMadeAgainByTheDBA(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	role := db.Slot
+	db.Exec(t, `CREATE ROLE `+role+` LOGIN REPLICATION`, `GRANT SELECT ON subscribers_restaurants TO `+role,
+		`CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
+	t.Cleanup(func() { dropRole(t, db, role) })
+	g := start(t, db, func(c *Config) { c.DSN = db.Server.DSNFor(role, "", db.Name) })
+	g.agree(t)
+	g.exec(t, `DROP PUBLICATION tiffin`)
+	g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'unpublished')`)
+	g.saysWhy(t, "CREATE PUBLICATION")
+	g.exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
+	g.agree(t)
+	g.inSync(t)
+}
+
+// A transaction that runs while its publication is altered may have written what was not
+// published: an index that is loaded meanwhile would never have it.
+func TestLoadWaitsForWhoWroteUnpublished(t *testing.T) {
+	t.Parallel()
+	server := own(t, devstack.PostgresOptions{})
+	g := alone(t, server)
+	g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'c1')`)
+	g.agree(t)
+	g.exec(t, `ALTER PUBLICATION tiffin SET (publish = 'insert')`)
+	other, err := pgx.Connect(t.Context(), g.r.cfg.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close(t.Context()) }()
+	for _, sql := range []string{`BEGIN`, `DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r1'`} {
+		if _, err := other.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.exec(t, `ALTER PUBLICATION tiffin SET (publish = 'insert, update, delete, truncate')`)
+	g.r.askWarden()
+	g.saysWhy(t, "open still")
+	if _, err := other.Exec(t.Context(), `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	g.agree(t)
+	if got := g.clients(t, "r1"); len(got) != 0 {
+		t.Errorf("clients of r1: %v", brief(got))
+	}
+}
+
+// Rows that row security hides are no empty answer: the question is refused.
+func TestRowSecurityIsNoEmptyAnswer(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	role := db.Slot
+	db.Exec(t, `CREATE ROLE `+role+` LOGIN REPLICATION`, `GRANT SELECT ON subscribers_restaurants TO `+role,
+		`ALTER DATABASE `+db.Name+` SET wal_sender_timeout = 0`,
+		`CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`,
+		`INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,30) i`)
+	t.Cleanup(func() { dropRole(t, db, role) })
+	cfg := config(t, db)
+	cfg.DSN, cfg.StatusInterval = db.Server.DSNFor(role, "", db.Name), time.Hour
+	g := build(t, db, cfg, 1).run(t) // a budget of one byte: everything is read through
+	g.agree(t)
+	g.exec(t, `ALTER TABLE subscribers_restaurants ENABLE ROW LEVEL SECURITY`)
+	if _, err := g.src.ReadRestaurant(t.Context(), "r1", func([]byte) error { return nil }); err == nil || !strings.Contains(err.Error(), "row-level security") {
+		t.Errorf("%v", err)
+	}
+	g.exec(t, `ALTER TABLE subscribers_restaurants DISABLE ROW LEVEL SECURITY`)
+	g.agree(t)
+}
+
+// With several servers in source.dsn a refused connection may lead to a standby, which is behind.
+func TestReadingsComeFromThePrimary(t *testing.T) {
+	t.Parallel()
+	primary := own(t, devstack.PostgresOptions{Version: newer(t)})
+	g := alone(t, primary)
+	g.agree(t)
+	standby, err := primary.StartStandby(t.Context(), g.db.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := standby.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	behind, err := NewSource(Config{
+		DSN: standby.DSN(g.db.Name), Table: g.r.cfg.Table, Publication: g.r.cfg.Publication, Slot: g.r.cfg.Slot, Log: g.r.cfg.Log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer behind.Close()
+	behind.read.Store(g.src.read.Load())
+	behind.footing.system.Store(g.src.footing.system.Load())
+	if _, err := behind.ReadRestaurant(t.Context(), "r1", func([]byte) error { return nil }); !errors.Is(err, errStandby) {
+		t.Errorf("%v", err)
 	}
 }

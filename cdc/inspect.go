@@ -86,8 +86,6 @@ type tableFacts struct {
 	nullable bool
 	cast     string // type of restaurant_id, for a parameter's cast
 	leaves   []leaf // the table, or its partitions
-	// storage changes when a partition comes, goes or is emptied, which the log may not say.
-	storage string
 }
 
 // from is the table as a statement reads it: without heirs, which are not published under its
@@ -228,7 +226,7 @@ func readRelations(ctx context.Context, q querier, oids []uint32, t *tableFacts)
 // inspectLeaves lists the tables that hold the rows.
 func (t *tableFacts) inspectLeaves(ctx context.Context, q querier) error {
 	rows, err := q.Query(ctx, `
-		SELECT c.oid, n.nspname, c.relname, c.relfilenode,
+		SELECT c.oid, n.nspname, c.relname,
 		       pg_relation_size(c.oid) / current_setting('block_size')::bigint
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind = 'r' AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1)))
@@ -236,12 +234,10 @@ func (t *tableFacts) inspectLeaves(ctx context.Context, q querier) error {
 	if err != nil {
 		return &Error{Op: "list partitions of table", On: t.relation.name.String(), Err: err}
 	}
-	var storage strings.Builder
 	var oids []uint32
-	var oid, file uint32
+	var oid uint32
 	var l leaf
-	_, err = pgx.ForEachRow(rows, []any{&oid, &l.name.schema, &l.name.name, &file, &l.pages}, func() error {
-		fmt.Fprintf(&storage, "%d:%d,", oid, file)
+	_, err = pgx.ForEachRow(rows, []any{&oid, &l.name.schema, &l.name.name, &l.pages}, func() error {
 		t.leaves, oids = append(t.leaves, l), append(oids, oid)
 		return nil
 	})
@@ -251,7 +247,6 @@ func (t *tableFacts) inspectLeaves(ctx context.Context, q querier) error {
 	if t.kind != 'p' {
 		return nil
 	}
-	t.storage = storage.String()
 	return t.compareLeaves(ctx, q, oids)
 }
 

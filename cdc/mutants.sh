@@ -5,7 +5,7 @@
 set -u
 cd "$(dirname "$0")" || exit 2
 . ../internal/mutants/run.sh
-stages=('Position|Keepalive|Xid|Gate|Changes|Changed|Known|OutOfOrder|Captures|FuzzDecode|FuzzCopy')
+stages=('Position|GivenUp|Keepalive|Xid|Gate|Changes|Changed|Known|OutOfOrder|Captures|FuzzDecode|FuzzCopy')
 
 mutant reported-not-above-applied position.go 'min(p.applied, p.settled)' 'p.settled'
 mutant reported-not-above-settled position.go 'min(p.applied, p.settled)' 'p.applied'
@@ -50,6 +50,7 @@ mutant gate-looks-before-it-waits gate.go 'w.shut || g.position() >= lsn' 'w.shu
 mutant shut-gate-forgets gate.go 'g.at.Store(0)' ''
 mutant shut-gate-tells gate.go 'w.shut = true' ''
 mutant shut-gate-knows-its-history gate.go 'w.shut = history != g.history()' 'w.shut = false'
+mutant growth-is-the-largest-of-late retention.go 'slices.Max(r.growths[:])' 'slices.Max(r.growths[(r.looks-1)%len(r.growths):][:1])'
 # Those of the source.
 need_servers
 stages=('TestFenceSeesWhatTheLogDoesNotTell|TestPlanMendsThePublication|TestCommittedBeforeWaitIsServed|TestFenceOff')
@@ -57,7 +58,16 @@ mutant fence-asks-for-the-footing footing.go 'if !s.footing.holds(footing) {' 'i
 mutant fence-waits fence.go 'w := r.gate.enter(lsn, history)' 'w := r.gate.enter(0, history)' CommittedBefore
 mutant fences-share-later-questions-only fence.go '		a.next = nil
 		a.busy' '		a.busy' 'FencesAtTheSameTime|CommittedBefore'
-mutant publication-is-older-than-the-slot ensure.go 'return p.dropSlot(ctx, cfg, conn, "publication")' 'return nil' PlanMendsThePublication
+mutant publication-is-older-than-the-slot ensure.go 'return p.dropSlot(ctx, cfg, conn, "publication")' 'return nil' 'PlanMendsThePublication|PublicationMadeAgain'
+mutant altered-back-is-altered footing.go 'case differs(groundPublication):' 'case false:' FenceSees
+mutant partition-that-came-back footing.go 'c.relfilenode, i.xmin' 'c.relfilenode' FenceSeesPartitions
+mutant another-column-of-the-name footing.go 'case differs(groundColumns),' 'case false,' FenceSees
+mutant rewritten-values footing.go 'differs(groundAltered) && differs(groundFile)' 'false' FenceSees
+mutant columns-altered-without-effect footing.go 'differs(groundAltered) && differs(groundFile)' 'differs(groundAltered) || differs(groundFile)' FenceForgives
+mutant load-waits-for-who-wrote-unpublished footing.go 'err == nil && running > 0' 'false' LoadWaitsForWhoWrote
+mutant slot-without-its-publication session.go 'slot: true}' 'slot: false}' PublicationMadeAgain
+mutant row-security-is-an-error dial.go 'conf.RuntimeParams["row_security"] = "off"' '' RowSecurity
+mutant readings-come-from-the-primary source.go 'conf.AfterConnect = s.footing.greet' '' ReadingsComeFromThePrimary
 mutant plan-makes-an-older-slot-again setup.go 'slotSteps(cfg, slot, len(publication) > 0)' 'slotSteps(cfg, slot, false)' PlanMendsThePublication
 mutant warden-has-a-budget warden.go 'if s.retained.passes(slot.retained, s.cfg.MaxRetainedWAL) {' 'if false {' RetainedWALIsBounded
 mutant warden-looks-ahead retention.go 'now+growth > limit' 'now > limit' RetainedWALIsNeverAboveTheBudget

@@ -53,6 +53,7 @@ type Reader struct {
 	settled   bool      // was in sync in this session
 	heldSince time.Time // the slot is active elsewhere
 	made      bool      // the slot was made since Run began
+	useless   bool      // the slot is to be made again
 }
 
 // New validates cfg and returns a reader that writes to idx. It neither connects nor starts
@@ -121,6 +122,7 @@ func (r *Reader) consider(err error) error {
 	var rebuild *rebuildError
 	switch {
 	case errors.As(err, &rebuild):
+		r.useless = r.useless || rebuild.slot
 		return r.forget(rebuild.reason, rebuild.err)
 	case errors.Is(err, cache.ErrInconsistent):
 		return r.forget("inconsistent", err)
@@ -174,7 +176,8 @@ func (r *Reader) session(ctx context.Context) error {
 		return err
 	}
 	r.state.say("preparing publication and slot (a new slot waits for the transactions that run)")
-	p, err := prepare(ctx, &r.cfg, conn)
+	p := prepared{useless: r.useless}
+	err = p.prepare(ctx, &r.cfg, conn)
 	r.made = r.made || p.made
 	if err == nil {
 		err = p.ensureFailover(ctx, &r.cfg, repl)
@@ -182,6 +185,7 @@ func (r *Reader) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.useless = false
 	if p.changed != "" {
 		if err := r.forget(p.changed, fmt.Errorf("slot %s was made again (%s)", r.cfg.Slot, p.changed)); err != nil {
 			return err
@@ -220,12 +224,23 @@ func (r *Reader) identify(ctx context.Context, repl *pgconn.PgConn) error {
 func (r *Reader) load(ctx context.Context, conn *pgx.Conn, p prepared) error {
 	r.state.say("loading table " + r.cfg.Table)
 	started := r.cfg.Now()
+	r.src.footing.learn(p.server.version, p.table)
+	stands, err := r.src.footing.ask(ctx, conn) // before the snapshot: what is altered from here on is noticed
+	if err == nil {
+		err = r.src.footing.settled(ctx, conn, p.server.version)
+	}
+	if err != nil {
+		return err
+	}
 	l, err := load(ctx, &r.cfg, conn, r.idx)
 	if err != nil {
 		return err
 	}
+	if l.table.relation.oid != p.table.relation.oid || !l.table.layout.sameRows(&p.table.layout) {
+		return &Error{Op: "load table", On: r.cfg.Table, Err: errors.New("it was altered meanwhile")}
+	}
 	r.src.learn(l.table)
-	r.src.footing.learn(p.server.version, l.table.kind == 'p')
+	r.src.footing.trusted.Store(&stands)
 	r.table, r.snapshot = l.table, l.snapshot
 	r.pos = position{settled: cache.MaxLSN}
 	r.pos.start(p.slot.confirmed)

@@ -54,7 +54,7 @@ type session struct {
 type report struct {
 	snapshot cache.Snapshot
 	flushed  cache.LSN
-	footing  string
+	footing  ground
 	at       time.Time // before it was asked
 }
 
@@ -112,13 +112,29 @@ func (s *session) verifyStart(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	if slot.activePID == 0 || uint32(slot.activePID) != s.pid {
-		return fmt.Errorf("replication slot %s: active under pid %d, not our %d", s.cfg.Slot, slot.activePID, s.pid)
+		return s.lastWords(fmt.Errorf("replication slot %s: active under pid %d, not our %d", s.cfg.Slot, slot.activePID, s.pid))
 	}
 	if slot.confirmed > s.pos.reported {
 		return &rebuildError{reason: "gap", err: fmt.Errorf("slot %s was moved to %s by another process, past our %s", s.cfg.Slot, slot.confirmed, s.pos.reported)}
 	}
 	s.pos.start(slot.confirmed)
 	return nil
+}
+
+// lastWords is why a walsender that is gone went, where it said so; otherwise it is gone.
+func (s *session) lastWords(gone error) error {
+	if err := s.wire.calm(time.Now().Add(attendEvery)); err != nil {
+		return gone
+	}
+	for {
+		msg, err := s.wire.receive()
+		if err != nil {
+			return gone
+		}
+		if told, ok := msg.(*pgproto3.ErrorResponse); ok {
+			return streamError(pgconn.ErrorResponseToPgError(told))
+		}
+	}
 }
 
 // follow reads until something ends it; it never returns nil.
@@ -213,12 +229,23 @@ func (s *session) take(ctx context.Context, msg pgproto3.BackendMessage) error {
 	case *pgproto3.CopyData:
 		return s.data(ctx, msg.Data)
 	case *pgproto3.ErrorResponse:
-		return fmt.Errorf("replication stream: %w", pgconn.ErrorResponseToPgError(msg))
+		return streamError(pgconn.ErrorResponseToPgError(msg))
 	case *pgproto3.CopyDone, *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
 		return errors.New("replication stream: the server ended it")
 	default: // notices, changed parameters
 		return nil
 	}
+}
+
+// streamError is what the server says when it ends a stream.
+func streamError(err *pgconn.PgError) error {
+	told := fmt.Errorf("replication stream: %w", err)
+	if err.Code == codeUndefinedObject {
+		// pgoutput reads the catalog as of the change that it decodes: from this slot the
+		// publication will be missing for ever, also once it was made again.
+		return &rebuildError{reason: "publication", err: told, slot: true}
+	}
+	return told
 }
 
 func (s *session) data(ctx context.Context, data []byte) error {

@@ -42,7 +42,7 @@ func NewSource(cfg Config) (*Source, error) {
 		return nil, fmt.Errorf("cdc config: source.table: %w", err)
 	}
 	s.footing.table, s.footing.publication = table.sql(), cfg.Publication
-	s.footing.learn(0, false)
+	s.footing.learn(0, &tableFacts{})
 	s.fence.cfg, s.fence.greet = &s.cfg, s.footing.greet
 	return s, nil
 }
@@ -145,6 +145,7 @@ func (s *Source) connections(ctx context.Context) (*pgxpool.Pool, error) {
 	}
 	conf.ConnConfig, conf.MaxConns, conf.MinConns = conn, readConns, 0
 	conf.MaxConnIdleTime = time.Minute
+	conf.AfterConnect = s.footing.greet
 	s.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), conf)
 	return s.pool, err
 }

@@ -48,6 +48,9 @@ func (s *session) inspect(ctx context.Context, conn *pgx.Conn) error {
 	if err := s.inspectTable(ctx, conn); err != nil {
 		return err
 	}
+	if reason, why := s.src.footing.trusted.Load().carries(r.footing); reason != "" {
+		return &rebuildError{reason: reason, err: fmt.Errorf("%s, publication %s: %s", s.table.relation.name, s.cfg.Publication, why)}
+	}
 	s.src.footing.trusted.Store(&r.footing) // asked before the rest was found in order
 	s.cfg.Metrics.lag.Set(max(0, float64(r.flushed)-float64(s.gate.position())))
 	s.report.Store(r)
@@ -105,8 +108,8 @@ func (s *session) giveUp(ctx context.Context, conn *pgx.Conn, slot slotFacts) er
 	return why
 }
 
-// inspectTable finds what the log does not say: a table dropped or swapped, a publication
-// altered, a partition emptied.
+// inspectTable finds what keeps the table from being followed: it was dropped or swapped, a
+// right was revoked, the publication no longer holds it.
 func (s *session) inspectTable(ctx context.Context, conn *pgx.Conn) error {
 	table, err := inspectTable(ctx, conn, s.table.relation.name)
 	if err != nil {
@@ -130,8 +133,6 @@ func (s *session) inspectTable(ctx context.Context, conn *pgx.Conn) error {
 		return &rebuildError{reason: "publication", err: fmt.Errorf("publication %s %s", s.cfg.Publication, steps[0].Why)}
 	case !table.layout.sameRows(&s.table.layout):
 		return &rebuildError{reason: "identity", err: fmt.Errorf("columns or replica identity of table %s were changed", table.relation.name)}
-	case table.storage != s.table.storage:
-		return &rebuildError{reason: "partitions", err: fmt.Errorf("partitions of table %s came, went or were rewritten", table.relation.name)}
 	}
 	return nil
 }
