@@ -4,21 +4,27 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
 // retention keeps account of what a slot holds back on the source, from look to look.
-type retention struct{ was int64 }
+type retention struct {
+	was     int64
+	growths [8]int64 // since the looks before: a look may fall into a lull
+	looks   int
+}
 
 // newRetention begins: the first look knows of no growth.
 func newRetention() retention { return retention{was: math.MaxInt64} }
 
 // passes reports whether by the next look the slot would hold back more than limit, if the
-// log grows as it did since the last.
+// log grows by as much as it did at most between the last looks.
 func (r *retention) passes(now, limit int64) bool {
-	growth := max(0, now-r.was)
+	r.growths[r.looks%len(r.growths)] = max(0, now-r.was)
 	r.was = now
-	return limit > 0 && now+growth > limit
+	r.looks++
+	return limit > 0 && now+slices.Max(r.growths[:]) > limit
 }
 
 // guardSlot watches a slot in the making, which holds back the log for as long as it waits
