@@ -21,6 +21,12 @@ const (
 	// lanePatience is how long a lane may go on after the request to stop before it is cut: as
 	// most need, and less than what service managers grant (30 s and more).
 	lanePatience = 10 * time.Second
+	// fetchWait is how long a broker holds back a fetch without data. Whatever joins the fetched
+	// partitions meanwhile (taken over, or paused for a lane) waits for the answer to the request
+	// that does not name it: up to 5 s by the client's default. An idle process asks each broker
+	// four times a second instead, at 0.3 ms of CPU each (measured, 12 partitions): a thousandth of
+	// a core. Half a second would save half of that, and make people wait twice as long.
+	fetchWait = 250 * time.Millisecond
 	// openTimeout bounds the opening of a session, so that its reason is named in time.
 	openTimeout = 25 * time.Second
 )
@@ -128,6 +134,7 @@ func (s *session) join() error {
 		kgo.DisableAutoCommit(),
 		kgo.SessionTimeout(k.SessionTimeout),
 		kgo.HeartbeatInterval(min(time.Second, k.SessionTimeout/3)), // its answer tells of a rebalance
+		kgo.FetchMaxWait(fetchWait),
 		kgo.FetchMaxBytes(8 << 20),
 		kgo.FetchMaxPartitionBytes(4 << 20),
 		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
