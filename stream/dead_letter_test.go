@@ -6,7 +6,9 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -160,6 +162,54 @@ func TestDeadLetterIsRebuilt(t *testing.T) {
 	if !bytes.Equal(letters[0].Value, letters[1].Value) {
 		t.Error("the values differ")
 	}
+}
+
+// A dead letter that was not sent before a crash, and whose message retention has removed since, is
+// lost: that is said and counted, and the partition goes on, also when nothing came after it.
+func TestDeadLetterThatIsGoneHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, map[string][]string{"r": {"c"}})
+	log := r.logging()
+	r.publish(0, []byte("garbage"))
+	r.untilNow()
+	r.setOffset(0, 0, "tiffin")
+	r.deleteRecords(r.cfg.Kafka.Input, 0, 1)
+	m := campaign("r", "x")
+	offset := r.publish(1, m.json(t))
+	registry := prometheus.NewRegistry()
+	r.cfg.Registerer = registry
+	begun := time.Now()
+	r.untilNow()
+	if took := time.Since(begun); took > 12*time.Second { // a read that finds nothing is given up after 15 s
+		t.Errorf("the partition went on after %v", took)
+	}
+	log.wants(t, r.trigger(0))
+	log.wants(t, "its dead letter can't be sent")
+	if n := lost(t, registry, "dead_letter"); n != 1 {
+		t.Errorf("%v lost dead letters are counted, want 1", n)
+	}
+	if at := r.groupOffset(0); at != 1 {
+		t.Errorf("group offset %d: want 1", at)
+	}
+	r.wantBoth([]delivery{r.expect(m, 1, offset, "c")})
+}
+
+// lost is what tiffin_lost_messages_total counts for a reason.
+func lost(t *testing.T, registry *prometheus.Registry, reason string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "tiffin_lost_messages_total" && m.GetLabel()[0].GetValue() == reason {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	t.Fatalf("no tiffin_lost_messages_total{reason=%q}", reason)
+	return 0
 }
 
 // A limit that is lowered while campaigns flow refuses what no longer fits as a whole: a dead

@@ -43,6 +43,7 @@ func (s *session) withinLog(ctx context.Context, partition int32, epoch, next in
 	if err := s.store.moveTo(ctx, partition, epoch, in.start); err != nil {
 		return 0, sinkFault(sinkPostgres, err)
 	}
+	s.metrics.lost.WithLabelValues(lostUnhandled).Add(float64(in.start - next))
 	return in.start, s.member.commit(ctx, map[int32]position{partition: {offset: in.start}})
 }
 

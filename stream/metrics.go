@@ -14,7 +14,16 @@ type metrics struct {
 	recovered   prometheus.Counter
 	deadLetters *prometheus.CounterVec
 	retries     *prometheus.CounterVec
+	lost        *prometheus.CounterVec
 }
+
+// Why a campaign message is lost, or a part of what it caused (tiffin_lost_messages_total).
+const (
+	// lostUnhandled: retention deleted it before it was handled.
+	lostUnhandled = "retention"
+	// lostDeadLetter: retention deleted it before its dead letter, which is made of it, was sent.
+	lostDeadLetter = "dead_letter"
+)
 
 func newMetrics(reg prometheus.Registerer, state *state) *metrics {
 	m := &metrics{
@@ -38,6 +47,9 @@ func newMetrics(reg prometheus.Registerer, state *state) *metrics {
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tiffin_sink_retries_total", Help: "Sessions ended by a fault of a sink and tried again.",
 		}, []string{"sink"}),
+		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tiffin_lost_messages_total", Help: "Campaign messages that cannot be handled, or sent again, because what that takes was deleted, by reason.",
+		}, []string{"reason"}),
 	}
 	for _, o := range []Outcome{Delivered, Inactive, NoSubscribers, Malformed} {
 		m.campaigns.WithLabelValues(string(o))
@@ -48,8 +60,11 @@ func newMetrics(reg prometheus.Registerer, state *state) *metrics {
 	for _, s := range []string{sinkPostgres, sinkKafka} {
 		m.retries.WithLabelValues(s)
 	}
+	for _, reason := range []string{lostUnhandled, lostDeadLetter} {
+		m.lost.WithLabelValues(reason)
+	}
 	if reg != nil {
-		reg.MustRegister(m.campaigns, m.deliveries, m.seconds, m.recovered, m.deadLetters, m.retries)
+		reg.MustRegister(m.campaigns, m.deliveries, m.seconds, m.recovered, m.deadLetters, m.retries, m.lost)
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tiffin_lanes", Help: "Large campaigns and recoveries under way, each on a lane of its own.",
 		}, func() float64 { n, _ := state.left(); return float64(n) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -131,13 +130,15 @@ func (b *rowBuilder) add(ctx context.Context, row row) error {
 	return b.r.p.records.add(ctx, row.client, &b.env, b.headers)
 }
 
-// resendDeadLetter reads the malformed record again.
+// resendDeadLetter reads the malformed record again. One that retention has removed is lost: no
+// waiting brings it back, so it is told, counted and passed over.
 func (r *recovery) resendDeadLetter(ctx context.Context, rec record) error {
 	came, err := r.s.fetchOne(ctx, r.partition, rec.offset)
 	if err != nil {
 		return err
 	}
 	if came == nil {
+		r.s.metrics.lost.WithLabelValues(lostDeadLetter).Inc()
 		r.s.log.Error("a malformed record is gone from the input topic; its dead letter can't be sent",
 			"trigger", triggerID(r.s.topics.input.name, r.partition, rec.offset))
 		return nil
@@ -192,31 +193,4 @@ func (r *recovery) commit(ctx context.Context, at position) error {
 		r.l.progress.records.Store(r.all)
 	}
 	return nil
-}
-
-// fetchOne reads one record of the input topic; nil when it is no longer there.
-func (s *session) fetchOne(ctx context.Context, partition int32, offset int64) (*kgo.Record, error) {
-	cl, err := s.cfg.Kafka.newClient(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
-		s.topics.input.name: {partition: kgo.NewOffset().At(offset)},
-	}), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
-	if err != nil {
-		return nil, err
-	}
-	defer cl.Close()
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	for {
-		fetches := cl.PollRecords(ctx, 1)
-		if err := fetches.Err(); err != nil {
-			return nil, fmt.Errorf("read the input record again: %w", err)
-		}
-		for _, r := range fetches.Records() {
-			if r.Offset == offset {
-				return r, nil
-			}
-			if r.Offset > offset {
-				return nil, nil
-			}
-		}
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"example.com/tiffin/internal/devstack/devstacktest"
@@ -207,8 +208,13 @@ func TestRetentionBelowTheLedgerIsTold(t *testing.T) {
 	r.untilNow()
 	r.publishSome(0, 5)
 	r.deleteRecords(r.cfg.Kafka.Input, 0, 4)
+	registry := prometheus.NewRegistry()
+	r.cfg.Registerer = registry
 	r.untilNow()
 	r.wantDelivered(5, 5) // 0 and 1, 4 to 6
+	if n := lost(t, registry, "retention"); n != 2 {
+		t.Errorf("%v messages lost to retention are counted, want 2", n)
+	}
 	log.wants(t, "from_offset=2 to_offset=4")
 	if got := r.groupOffset(0); got != 7 {
 		t.Errorf("group offset %d: want 7", got)
