@@ -134,15 +134,35 @@ func (e *Engine) session(ctx context.Context, until *goal) error {
 // leaveGroup ends the membership. A static member must be removed by name (KIP-345), after
 // its client is closed, so that it does not join again.
 func (s *session) leaveGroup() error {
-	s.cl.Close()
+	if err := s.closeConsumer(); err != nil {
+		s.log.Warn("the group keeps this member until its session times out", "err", err)
+		return nil
+	}
 	if s.cfg.Kafka.InstanceID == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(s.work, probeTimeout)
+	ctx, cancel := context.WithTimeout(s.work, leaveTimeout)
 	defer cancel()
 	who := kadm.LeaveGroup(s.cfg.Kafka.Group).InstanceIDs(s.cfg.Kafka.InstanceID).Reason("shutting down")
 	if _, err := kadm.NewClient(s.rotation.all[0].cl).LeaveGroup(ctx, who); err != nil {
 		s.log.Warn("the group keeps this member until its session times out", "err", err)
 	}
 	return nil
+}
+
+// closeConsumer leaves the group and closes the client. By itself that takes as long as the
+// brokers do not answer (most of a minute), first the coordinator, then those fetched from.
+func (s *session) closeConsumer() error {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(s.work), leaveTimeout,
+		fmt.Errorf("the group's coordinator did not answer within %s", leaveTimeout))
+	defer cancel()
+	err := s.cl.LeaveGroupContext(ctx)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+		s.fail(errSessionOver) // a callback may be waiting for a server
+	}
+	defer time.AfterFunc(leaveTimeout, s.cutConsumer).Stop()
+	s.cl.Close()
+	s.cutConsumer()
+	return err
 }

@@ -47,7 +47,7 @@ func (s *session) inputStart(ctx context.Context, partition int32) (int64, error
 func (s *session) reread(ctx context.Context, partition int32, from int64, each func(*kgo.Record) (more bool)) error {
 	cl, err := s.cfg.Kafka.newClient(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
 		s.topics.input.name: {partition: kgo.NewOffset().At(from)},
-	}), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords(), kgo.FetchMaxWait(fetchWait))
+	}), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords(), kgo.FetchMaxWait(fetchWait), kgo.WithContext(ctx))
 	if err != nil {
 		return err
 	}
