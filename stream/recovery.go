@@ -22,12 +22,18 @@ type recovery struct {
 	p   *producer
 	out int   // records in the open transaction
 	all int64 // records sent in all
+
+	rowsGone, lettersGone remark
 }
 
 // run sends the missing records in one or more transactions; the last moves the group's
 // offset to the ledger's. It may be cut between two of them.
 func (r *recovery) run(ctx context.Context, l *lane) (err error) {
 	r.l = l
+	r.rowsGone = remark{log: r.s.log.Warn, text: "feedback rows were deleted before their records went out; they are not sent", unit: "rows"}
+	r.lettersGone = remark{log: r.s.log.Error, text: "a malformed record is gone from the input topic; its dead letter can't be sent", unit: "letters"}
+	defer r.lettersGone.end()
+	defer r.rowsGone.end()
 	if err := r.begin(ctx); err != nil {
 		return err
 	}
@@ -95,8 +101,7 @@ func (r *recovery) resendDeliveries(ctx context.Context, rec record) error {
 		}
 	}
 	if gone := ids.count() - found; gone > 0 {
-		r.s.log.Warn("feedback rows were deleted before their records went out; they are not sent",
-			"trigger", triggerID(r.s.topics.input.name, r.partition, rec.offset), "rows", gone)
+		r.rowsGone.add(triggerID(r.s.topics.input.name, r.partition, rec.offset), gone)
 	}
 	return nil
 }
@@ -139,8 +144,7 @@ func (r *recovery) resendDeadLetter(ctx context.Context, rec record) error {
 	}
 	if came == nil {
 		r.s.metrics.lost.WithLabelValues(lostDeadLetter).Inc()
-		r.s.log.Error("a malformed record is gone from the input topic; its dead letter can't be sent",
-			"trigger", triggerID(r.s.topics.input.name, r.partition, rec.offset))
+		r.lettersGone.add(triggerID(r.s.topics.input.name, r.partition, rec.offset), 1)
 		return nil
 	}
 	if r.out >= r.s.cfg.MaxTransactionRecords {

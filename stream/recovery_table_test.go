@@ -39,6 +39,12 @@ func (l *logged) wants(t *testing.T, text string) {
 	}
 }
 
+func (l *logged) lines(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.buf.String(), text)
+}
+
 func (r *rig) logging() *logged {
 	l := &logged{}
 	r.cfg.Log = slog.New(slog.NewTextHandler(l, nil))
@@ -332,4 +338,29 @@ func TestRebuiltRecordsBearOthersChanges(t *testing.T) {
 	if n := r.rowCount(); n != 5 {
 		t.Errorf("%d rows: want 5, a deleted one is not written again", n)
 	}
+}
+
+// What was deleted of many messages is told of the first few, and of the rest by number.
+func TestRecoveryNamesTheFirstAndCountsTheRest(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": {"a", "b"}})
+	const messages = 40
+	r.publishSome(0, messages/2)
+	for range messages / 2 {
+		r.publish(0, []byte("garbage"))
+	}
+	r.untilNow()
+	log := r.logging()
+	r.db.Exec(t, `DELETE FROM subscribers_feedback WHERE client_id = 'b'`)
+	r.deleteRecords(r.cfg.Kafka.Input, 0, messages)
+	r.setOffset(0, 0, "tiffin")
+	r.untilNow()
+	for _, text := range []string{"feedback rows were deleted", "a malformed record is gone"} {
+		if n := log.lines(text); n > 6 {
+			t.Errorf("%d lines say %q: want 6 at most", n, text)
+		}
+	}
+	log.wants(t, "messages=20 rows=20")
+	log.wants(t, "messages=20 letters=20")
+	r.wantDelivered(messages/2, 3*messages/2)
 }
