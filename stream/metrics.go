@@ -23,6 +23,9 @@ const (
 	lostUnhandled = "retention"
 	// lostDeadLetter: retention deleted it before its dead letter, which is made of it, was sent.
 	lostDeadLetter = "dead_letter"
+	// lostManifest: an operator moved the group's offset back to before it, but the manifest does
+	// not know it, so there is nothing to send again.
+	lostManifest = "manifest"
 )
 
 func newMetrics(reg prometheus.Registerer, state *state) *metrics {
@@ -60,7 +63,7 @@ func newMetrics(reg prometheus.Registerer, state *state) *metrics {
 	for _, s := range []string{sinkPostgres, sinkKafka} {
 		m.retries.WithLabelValues(s)
 	}
-	for _, reason := range []string{lostUnhandled, lostDeadLetter} {
+	for _, reason := range []string{lostUnhandled, lostDeadLetter, lostManifest} {
 		m.lost.WithLabelValues(reason)
 	}
 	if reg != nil {

@@ -17,6 +17,9 @@ type recovery struct {
 	partition int32
 	from      position // K
 	to        int64    // P
+	// asked says that the group's offset was moved back by an operator: these records went out
+	// before.
+	asked bool
 
 	l   *lane // nil: it is not to be cut, nor looked at
 	p   *producer
@@ -24,6 +27,7 @@ type recovery struct {
 	all int64 // records sent in all
 
 	rowsGone, lettersGone remark
+	unknown               unknownMessages
 }
 
 // run sends the missing records in one or more transactions; the last moves the group's
@@ -31,9 +35,15 @@ type recovery struct {
 func (r *recovery) run(ctx context.Context, l *lane) (err error) {
 	r.l = l
 	r.rowsGone = remark{log: r.s.log.Warn, text: "feedback rows were deleted before their records went out; they are not sent", unit: "rows"}
-	r.lettersGone = remark{log: r.s.log.Error, text: "a malformed record is gone from the input topic; its dead letter can't be sent", unit: "letters"}
+	r.lettersGone = remark{log: r.s.log.Error, text: "a malformed record is gone from the input topic; its dead letter can't be sent"}
 	defer r.lettersGone.end()
 	defer r.rowsGone.end()
+	r.unknown = newUnknownMessages(r.s, r.partition)
+	defer r.unknown.end()
+	if r.asked {
+		r.s.log.Warn("the group's offset was moved back by an operator; the records of the messages from there on, which were handled before, now come again",
+			"partition", r.partition, "from_offset", r.from.offset, "to_offset", r.to)
+	}
 	if err := r.begin(ctx); err != nil {
 		return err
 	}
@@ -46,15 +56,25 @@ func (r *recovery) run(ctx context.Context, l *lane) (err error) {
 		return err
 	}
 	r.s.metrics.recovered.Add(float64(r.all))
-	r.s.log.Warn("records rebuilt from feedback rows", "partition", r.partition, "from_offset", r.from.offset,
-		"already_sent", r.from.sent, "to_offset", r.to, "messages", messages, "records", r.all)
+	what := []any{
+		"partition", r.partition, "from_offset", r.from.offset, "already_sent", r.from.sent,
+		"to_offset", r.to, "messages", messages, "records", r.all,
+	}
+	if r.asked {
+		r.s.log.Warn("records sent again from feedback rows, as the group's offset was moved back", what...)
+	} else {
+		r.s.log.Warn("records rebuilt from feedback rows", what...)
+	}
 	return nil
 }
 
 func (r *recovery) resendAll(ctx context.Context) (messages int, err error) {
 	for next := r.from.offset; ; {
 		page, err := r.s.store.manifest(ctx, r.partition, next, r.to)
-		if err != nil || len(page) == 0 {
+		if err != nil {
+			return messages, err
+		}
+		if err := r.unknown.between(ctx, next, r.to, page); err != nil || len(page) == 0 {
 			return messages, err
 		}
 		for _, rec := range page {
@@ -144,7 +164,7 @@ func (r *recovery) resendDeadLetter(ctx context.Context, rec record) error {
 	}
 	if came == nil {
 		r.s.metrics.lost.WithLabelValues(lostDeadLetter).Inc()
-		r.lettersGone.add(triggerID(r.s.topics.input.name, r.partition, rec.offset), 1)
+		r.lettersGone.add(triggerID(r.s.topics.input.name, r.partition, rec.offset), 0)
 		return nil
 	}
 	if r.out >= r.s.cfg.MaxTransactionRecords {

@@ -11,7 +11,7 @@ const fewMessages = 5
 type remark struct {
 	log  func(text string, args ...any)
 	text string
-	// unit names what amount counts.
+	// unit names what amount counts beside the messages, if anything.
 	unit string
 
 	messages int
@@ -22,12 +22,20 @@ func (m *remark) add(trigger string, amount int64) {
 	m.messages++
 	m.amount += amount
 	if m.messages <= fewMessages {
-		m.log(m.text, "trigger", trigger, m.unit, amount)
+		m.say(m.text, slog.String("trigger", trigger), amount)
 	}
+}
+
+func (m *remark) say(text string, of slog.Attr, amount int64) {
+	if m.unit == "" {
+		m.log(text, of)
+		return
+	}
+	m.log(text, of, slog.Int64(m.unit, amount))
 }
 
 func (m *remark) end() {
 	if m.messages > fewMessages {
-		m.log(m.text+": so it was of more messages, only the first are named", slog.Int("messages", m.messages), slog.Int64(m.unit, m.amount))
+		m.say(m.text+"; so it is with more messages, of which only the first are named", slog.Int("messages", m.messages), m.amount)
 	}
 }

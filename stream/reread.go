@@ -42,12 +42,12 @@ func (s *session) inputStart(ctx context.Context, partition int32) (int64, error
 	return o.Offset, o.Err
 }
 
-// reread calls each for the records of a partition of the input topic from an offset on, markers of
+// reread calls each for the committed records of a partition of the input topic from an offset on, markers of
 // transactions included, while it wants more.
 func (s *session) reread(ctx context.Context, partition int32, from int64, each func(*kgo.Record) (more bool)) error {
 	cl, err := s.cfg.Kafka.newClient(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
 		s.topics.input.name: {partition: kgo.NewOffset().At(from)},
-	}), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords(), kgo.FetchMaxWait(fetchWait), kgo.WithContext(ctx))
+	}), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords(), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(fetchWait), kgo.WithContext(ctx))
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func (s *session) takePartition(ctx context.Context, partition int32, spans map[
 	if e.topicID != topicID && e.topicID != ([16]byte{}) && topicID != ([16]byte{}) {
 		next, err = s.recreated(ctx, partition, e, in)
 	} else {
-		next, behind, err = s.position(ctx, partition, k.position, e, in)
+		next, behind, err = s.position(ctx, partition, k, e, in)
 	}
 	if err != nil {
 		return 0, err
@@ -108,7 +108,7 @@ func (s *session) catchUp(cl *claim, r *recovery) error {
 }
 
 // position is where to read on by the offsets, and what there is to recover beside that.
-func (s *session) position(ctx context.Context, partition int32, k position, e entry, in span) (int64, *recovery, error) {
+func (s *session) position(ctx context.Context, partition int32, k committed, e entry, in span) (int64, *recovery, error) {
 	next, behind, err := s.levelOut(ctx, partition, k, e)
 	if err != nil {
 		return 0, nil, err
@@ -126,7 +126,7 @@ func (s *session) position(ctx context.Context, partition int32, k position, e e
 
 // levelOut compares K and P and returns the offset at which both sinks are equal, now or once
 // the recovery, if there is one to run, has ended.
-func (s *session) levelOut(ctx context.Context, partition int32, k position, e entry) (int64, *recovery, error) {
+func (s *session) levelOut(ctx context.Context, partition int32, k committed, e entry) (int64, *recovery, error) {
 	at := map[int32]position{partition: {offset: e.next}}
 	switch {
 	case k.offset < 0 && e.next == e.level:
@@ -137,10 +137,13 @@ func (s *session) levelOut(ctx context.Context, partition int32, k position, e e
 			"given up in order: nobody knows whether the last records went out. Set the group's offset (kafka-consumer-groups.sh "+
 			"--reset-offsets --to-offset N): %d if they did, lower to send the records from N on again", s.cfg.Kafka.Group, e.next, e.next)}
 	case e.next < k.offset || e.next == k.offset && k.sent > 0:
-		next, err := s.ledgerBehind(ctx, partition, k, e)
+		next, err := s.ledgerBehind(ctx, partition, k.position, e)
 		return next, nil, err
 	case e.next > k.offset:
-		return e.next, &recovery{s: s, partition: partition, from: k, to: e.next}, nil
+		// Where the group's offset is another tool's, somebody moved it; but for one that tiffin
+		// began at and has not moved yet.
+		asked := !k.ours && k.offset != e.level
+		return e.next, &recovery{s: s, partition: partition, from: k.position, to: e.next, asked: asked}, nil
 	default:
 		return e.next, nil, nil
 	}
