@@ -150,7 +150,9 @@ func (b *rowBuilder) add(ctx context.Context, row row) error {
 		id := triggerID(b.r.s.topics.input.name, b.r.partition, b.rec.offset)
 		b.headers = []kgo.RecordHeader{{Key: "trigger", Value: []byte(id)}}
 	}
-	b.r.out++
+	if err := b.r.count(); err != nil {
+		return err
+	}
 	b.r.all++
 	return b.r.p.records.add(ctx, row.client, &b.env, b.headers)
 }
@@ -172,7 +174,9 @@ func (r *recovery) resendDeadLetter(ctx context.Context, rec record) error {
 			return err
 		}
 	}
-	r.out++
+	if err := r.count(); err != nil {
+		return err
+	}
 	return r.p.sendDeadLetter(ctx, &trigger{partition: r.partition, offset: rec.offset, fault: &rec.fault, record: came})
 }
 
@@ -194,7 +198,19 @@ func (r *recovery) begin(ctx context.Context) error {
 		return err
 	}
 	r.p, r.out = p, 0
-	return p.begin()
+	return nil
+}
+
+// count is called before each record. The first begins the transaction: where there is nothing to
+// send none may stay open behind the recovery.
+func (r *recovery) count() error {
+	if r.out == 0 {
+		if err := r.p.begin(); err != nil {
+			return err
+		}
+	}
+	r.out++
+	return nil
 }
 
 // end gives the producer back, for others to have their turn.

@@ -89,6 +89,30 @@ func perTrigger(r *rig, triggers int) [][]delivery {
 	return found
 }
 
+// A recovery that finds nothing to send leaves no transaction open: the producers serve the batches that
+// come after it.
+func TestRecoveryWithoutRecordsDisturbsNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": {"c"}})
+	r.publish(0, campaign("nobody's", "0").json(t))
+	r.untilNow()
+	r.setOffset(0, 0, "tiffin")
+	log := r.logging()
+	_, stop := r.start()
+	r.eventually("the recovery", func() bool { return r.committed(0).At == 1 })
+	for i := range 6 { // every producer has its turn
+		next := r.publish(0, campaign("r", fmt.Sprint(i)).json(t)) + 1
+		r.eventually("a delivery", func() bool { return r.committed(0).At == next })
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	log.wants(t, "records=0")
+	if n := log.lines("delivery interrupted"); n != 0 {
+		t.Errorf("the delivery was interrupted %d times", n)
+	}
+}
+
 // The manifest leads to exactly a trigger's rows, also while others draw on the same sequence.
 func TestManifestKnowsItsRowsAmongOthers(t *testing.T) {
 	t.Parallel()
