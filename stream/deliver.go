@@ -92,12 +92,17 @@ func (s *session) batchTarget() int { return min(batchDeliveries, s.cfg.MaxTrans
 
 // mayCommit says when Postgres may commit a batch: with bulky records once the brokers have
 // taken them. A transaction that is not committed takes them back; what is visible at once
-// (at_least_once) must be stored first all the same.
-func (s *session) mayCommit(b *batch) <-chan struct{} {
-	if b.bulky && s.cfg.Mode == ExactlyOnce {
+// (at_least_once), or goes out in several transactions, must be stored first all the same: then
+// the brokers are asked for the limit.
+func (s *session) mayCommit(ctx context.Context, b *batch) <-chan struct{} {
+	switch {
+	case !b.bulky:
+		return closed()
+	case s.cfg.Mode == ExactlyOnce && b.deliveries <= s.cfg.MaxTransactionRecords:
 		return b.produced
+	default:
+		return s.onceLimitsStand(ctx, b)
 	}
-	return closed()
 }
 
 func closed() <-chan struct{} {

@@ -108,10 +108,11 @@ func (s *session) storeLarge(l *lane, b *batch) error {
 	}
 	defer w.close(s.work)
 	b.rows = &l.progress.rows
-	err = w.deliver(l.cut, b, closed())
+	mayCommit := s.mayCommit(l.cut, b)
+	err = w.deliver(l.cut, b, mayCommit)
 	if fault := refusedRow(err); fault != nil { // alone, and nothing of it is produced yet
 		b.refuse(fault)
-		return w.deliver(l.cut, b, closed())
+		return w.deliver(l.cut, b, mayCommit)
 	}
 	return err
 }

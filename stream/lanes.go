@@ -34,6 +34,7 @@ type lanes struct {
 // held is what is to be handled when a partition goes on, in order.
 type held struct {
 	onLane   bool // false: waits for one
+	resting  bool // on a lane, but others may use it
 	messages []message
 }
 
@@ -100,8 +101,25 @@ func (l *lanes) hold(m message) bool {
 func (l *lanes) end(partition int32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	h := l.held[partition]
+	if !h.resting {
+		l.busy--
+	}
+	h.onLane = false
+	l.tell()
+}
+
+// rest lets others use the lane of a partition that waits for something.
+func (l *lanes) rest(partition int32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.busy--
-	l.held[partition].onLane = false
+	l.held[partition].resting = true
+	l.tell()
+}
+
+// tell is called with mu held.
+func (l *lanes) tell() {
 	select {
 	case l.ended <- struct{}{}:
 	default: // it will be looked at anyway

@@ -13,8 +13,8 @@ const (
 	probeTimeout = 4 * time.Second
 )
 
-// probe asks both sinks for a sign of life. It ends no session: what is in flight may still
-// succeed, and what fails says so itself.
+// probe asks both sinks for a sign of life. That ends no session: what is in flight may still
+// succeed, and what fails says so itself. Limits that have changed do.
 func (s *session) probe(ctx context.Context) error {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
@@ -28,6 +28,9 @@ func (s *session) probe(ctx context.Context) error {
 		s.state.probed(sinkKafka, ask(ctx, "kafka", func(ctx context.Context) error {
 			return topicsTake(ctx, s.cl, &s.cfg.Kafka)
 		}))
+		if err := s.limitsStand(ctx); err != nil {
+			return err
+		}
 	}
 }
 

@@ -150,11 +150,35 @@ func (b *rowBuilder) add(ctx context.Context, row row) error {
 		id := triggerID(b.r.s.topics.input.name, b.r.partition, b.rec.offset)
 		b.headers = []kgo.RecordHeader{{Key: "trigger", Value: []byte(id)}}
 	}
+	limit := int(b.r.s.topics.output.maxMessage)
+	if size := b.size(row.client, limit); size > limit {
+		return b.r.halt(ctx, position{offset: b.rec.offset, sent: b.rec.ids.before(row.id)}, size, limit)
+	}
 	if err := b.r.count(); err != nil {
 		return err
 	}
 	b.r.all++
 	return b.r.p.records.add(ctx, row.client, &b.env, b.headers)
+}
+
+// size bounds the size of the record for a client, closely where it may be beyond the limit.
+func (b *rowBuilder) size(client []byte, limit int) int {
+	headers := len(b.headers[0].Key) + len(b.headers[0].Value) + 10
+	size := recordSize(len(client), b.env.maxValue(len(client)), headers)
+	if size > limit {
+		size = recordSize(len(client), len(b.env.appendValue(nil, client)), headers)
+	}
+	return size
+}
+
+// halt commits what is out and says that the record at a position is larger than the topic takes.
+func (r *recovery) halt(ctx context.Context, at position, size, limit int) error {
+	if r.out > 0 {
+		if err := r.commit(ctx, at); err != nil {
+			return err
+		}
+	}
+	return &oversizeError{r.s.topics.output.name, triggerID(r.s.topics.input.name, r.partition, at.offset), size, limit}
 }
 
 // resendDeadLetter reads the malformed record again. One that retention has removed is lost: no

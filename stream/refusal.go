@@ -47,7 +47,7 @@ func refusedRow(err error) *MalformedError {
 // storeBatch commits a batch in Postgres. A campaign that the table refuses is stored as the dead
 // letter that it becomes.
 func (s *session) storeBatch(ctx context.Context, b *batch) error {
-	mayCommit := s.mayCommit(b)
+	mayCommit := s.mayCommit(ctx, b)
 	err := s.store.deliver(ctx, b, mayCommit)
 	fault := refusedRow(err)
 	if fault == nil {

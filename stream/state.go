@@ -2,6 +2,8 @@ package stream
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,6 +22,7 @@ type state struct {
 	probes map[string]string // sink -> what its probe says
 	served bool              // ready at least once
 	large  []*progress       // of what is on a lane
+	waits  map[int32]string  // partition -> why it waits while others go on
 	moved  bool              // something was delivered since the last fault
 	handed int               // batches that only the brokers have yet to commit
 }
@@ -38,7 +41,7 @@ const (
 )
 
 func newState(now func() time.Time) *state {
-	return &state{now: now, phase: "starting", probes: map[string]string{}}
+	return &state{now: now, phase: "starting", probes: map[string]string{}, waits: map[int32]string{}}
 }
 
 // enter says what the session is at before it delivers.
@@ -62,6 +65,7 @@ func (s *state) ended(err error) {
 	s.fault, s.phase = err.Error(), ""
 	clear(s.steps[:])
 	clear(s.probes)
+	clear(s.waits)
 	s.handed = 0
 }
 
@@ -148,5 +152,19 @@ func (s *state) reasons() []string {
 			why = append(why, p)
 		}
 	}
+	for _, partition := range slices.Sorted(maps.Keys(s.waits)) {
+		why = append(why, fmt.Sprintf("partition %d: %s", partition, s.waits[partition]))
+	}
 	return why
+}
+
+// stuck says why one partition waits; empty when it no longer does.
+func (s *state) stuck(partition int32, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if why == "" {
+		delete(s.waits, partition)
+		return
+	}
+	s.waits[partition] = why
 }

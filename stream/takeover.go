@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -97,14 +98,23 @@ func (s *session) takePartition(ctx context.Context, partition int32, spans map[
 func (s *session) catchUp(cl *claim, r *recovery) error {
 	what := "recovery of " + triggerID(s.topics.input.name, cl.partition, r.from.offset)
 	return s.drive(cl, what, func(l *lane) error {
-		select {
-		case s.recovering <- struct{}{}:
-			defer func() { <-s.recovering }()
-		case <-l.cut.Done():
-			return errCut
+		err := s.inTurn(l, r)
+		if oversize, ok := errors.AsType[*oversizeError](err); ok {
+			return s.awaitLimit(l, oversize)
 		}
-		return r.run(s.work, l)
+		return err
 	})
+}
+
+// inTurn runs one recovery after the other.
+func (s *session) inTurn(l *lane, r *recovery) error {
+	select {
+	case s.recovering <- struct{}{}:
+		defer func() { <-s.recovering }()
+	case <-l.cut.Done():
+		return errCut
+	}
+	return r.run(s.work, l)
 }
 
 // position is where to read on by the offsets, and what there is to recover beside that.

@@ -64,6 +64,9 @@ const smallestLimit = 1024
 
 // learn halves the limit of a topic that refused what was within it.
 func (l *limits) learn(err error) {
+	if waited, ok := errors.AsType[*oversizeError](err); ok {
+		delete(l.told, waited.topic) // a new try
+	}
 	refused, ok := errors.AsType[*ProduceError](err)
 	if ok && errors.Is(refused.Err, kerr.MessageTooLarge) && l.used[refused.Topic] == refused.limit {
 		l.used[refused.Topic] = max(refused.limit/2, smallestLimit)
