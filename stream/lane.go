@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// maxLanes bounds how many partitions are on lanes of their own. One producer more than that
-// is there (producersPerProcess), so that a batch always finds one.
+// maxLanes bounds how many partitions are on lanes of their own. Beside them one recovery may be
+// under way; whoever sends what, a batch always finds a producer (rotation).
 const maxLanes = 2
 
 // lane delivers what one Kafka transaction cannot hold, beside the batches of the other
@@ -146,11 +146,11 @@ func (s *session) sendLarge(l *lane, t *trigger) error {
 
 // sendChunk sends records and moves the offsets. A chunk that has begun is finished.
 func (s *session) sendChunk(send func(*producer) error, at map[int32]position) error {
-	p, err := s.rotation.take(s.work)
+	p, err := s.rotation.borrow(s.work)
 	if err != nil {
 		return err
 	}
-	defer s.rotation.give(p)
+	defer s.rotation.giveBack(p)
 	if err := p.begin(); err != nil {
 		return err
 	}

@@ -268,16 +268,18 @@ func (w *arenaWriter) end() {
 	}
 }
 
-// rotation lends the producers of a process in turn.
+// rotation lends the producers of a process in turn. Batches take them; lanes and recoveries borrow,
+// one fewer at a time than there are, so that a batch never waits for the end of a chunk.
 type rotation struct {
 	free chan *producer
+	lent chan struct{}
 	all  []*producer
 }
 
 // newRotation makes the producers and, in exactly_once mode, takes over their transactional
 // ids, which ends whatever a predecessor left open.
 func newRotation(ctx context.Context, cfg *Config, topics topics) (*rotation, error) {
-	r := &rotation{free: make(chan *producer, producersPerProcess)}
+	r := &rotation{free: make(chan *producer, producersPerProcess), lent: make(chan struct{}, producersPerProcess-1)}
 	explicit, err := wantsAddOffsets(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -333,6 +335,25 @@ func (r *rotation) take(ctx context.Context) (*producer, error) {
 }
 
 func (r *rotation) give(p *producer) { r.free <- p }
+
+// borrow is take for a chunk of a lane; giveBack ends it.
+func (r *rotation) borrow(ctx context.Context) (*producer, error) {
+	select {
+	case r.lent <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	p, err := r.take(ctx)
+	if err != nil {
+		<-r.lent
+	}
+	return p, err
+}
+
+func (r *rotation) giveBack(p *producer) {
+	r.give(p)
+	<-r.lent
+}
 
 func (r *rotation) close(ctx context.Context) {
 	var wg sync.WaitGroup

@@ -217,7 +217,7 @@ func (r *recovery) turn(ctx context.Context, at position) error {
 }
 
 func (r *recovery) begin(ctx context.Context) error {
-	p, err := r.s.rotation.take(ctx)
+	p, err := r.s.rotation.borrow(ctx)
 	if err != nil {
 		return err
 	}
@@ -240,7 +240,7 @@ func (r *recovery) count() error {
 // end gives the producer back, for others to have their turn.
 func (r *recovery) end() {
 	if r.p != nil {
-		r.s.rotation.give(r.p)
+		r.s.rotation.giveBack(r.p)
 		r.p = nil
 	}
 }
