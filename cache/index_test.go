@@ -354,3 +354,29 @@ func TestMetricsShowTheIndex(t *testing.T) {
 		t.Errorf("tiffin_index_bytes is %v", got["tiffin_index_bytes"])
 	}
 }
+
+// Whether a lookup would have to read much is known without reading: by the exact number of rows, and
+// by whether the posting counts.
+func TestReadsMoreThanKnowsWhatALookupCosts(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, &table{})
+	if x.ReadsMoreThan("r", 0) {
+		t.Error("before the load there is nothing to be read")
+	}
+	store := &forgetful{lossy: x.shelf.lru}
+	x.shelf.lru = store
+	load(t, x, false, [2]string{"r", "a"}, [2]string{"r", "b"}, [2]string{"r", "c"})
+	x.shelf.lru.Wait()
+	if x.ReadsMoreThan("r", 2) {
+		t.Error("a posting in memory is not read")
+	}
+	store.miss.Store(true)
+	for rows, want := range map[int]bool{2: true, 3: false} {
+		if got := x.ReadsMoreThan("r", rows); got != want {
+			t.Errorf("three rows to be read are more than %d: %t, want %t", rows, got, want)
+		}
+	}
+	if x.ReadsMoreThan("unknown", 0) {
+		t.Error("an unknown restaurant is not read")
+	}
+}

@@ -30,6 +30,28 @@ func (x *Index) Lookup(ctx context.Context, restaurant string) (*Recipients, err
 	}
 }
 
+// ReadsMoreThan reports whether Lookup would read more than so many rows of the restaurant from the
+// source. It neither waits nor reads, and by the time of a Lookup it may be otherwise. Safe for
+// concurrent use.
+func (x *Index) ReadsMoreThan(restaurant string, rows int) bool {
+	st := x.serving.Load()
+	if st == nil {
+		return false
+	}
+	n, ok := st.restaurants.find([]byte(restaurant))
+	if !ok {
+		return false
+	}
+	e := st.dir.entry(n)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if int64(e.rows) <= int64(rows) {
+		return false
+	}
+	p := x.shelf.find(n)
+	return p == nil || p.gen != e.gen
+}
+
 func (x *Index) lookup(ctx context.Context, st *state, restaurant string) (*Recipients, error) {
 	n, ok := st.restaurants.find([]byte(restaurant))
 	if !ok {

@@ -52,7 +52,7 @@ func (s *session) handle(ctx context.Context, messages []message) (err error) {
 		if err != nil {
 			return err
 		}
-		if t.deliveries() > s.cfg.MaxTransactionRecords {
+		if t != nil && t.cold || t.deliveries() > s.cfg.MaxTransactionRecords {
 			if b, err = s.divert(b, t, m); err != nil {
 				return err
 			}
@@ -92,13 +92,12 @@ func (s *session) batchTarget() int { return min(batchDeliveries, s.cfg.MaxTrans
 
 // mayCommit says when Postgres may commit a batch: with bulky records once the brokers have
 // taken them. A transaction that is not committed takes them back; what is visible at once
-// (at_least_once), or goes out in several transactions, must be stored first all the same: then
-// the brokers are asked for the limit.
+// (at_least_once) must be stored first all the same: then the brokers are asked for the limit.
 func (s *session) mayCommit(ctx context.Context, b *batch) <-chan struct{} {
 	switch {
 	case !b.bulky:
 		return closed()
-	case s.cfg.Mode == ExactlyOnce && b.deliveries <= s.cfg.MaxTransactionRecords:
+	case s.cfg.Mode == ExactlyOnce:
 		return b.produced
 	default:
 		return s.onceLimitsStand(ctx, b)

@@ -11,7 +11,7 @@ import (
 const maxLanes = 2
 
 // lane delivers what one Kafka transaction cannot hold, beside the batches of the other
-// partitions: a large campaign, or what a crash left unsent. Its partition waits for it:
+// partitions: a large campaign, which may have to be read first, or what a crash left unsent. Its partition waits for it:
 // nothing more of it is fetched, and what was fetched is held back.
 type lane struct {
 	claim *claim
@@ -52,6 +52,9 @@ func (s *session) divert(b *batch, t *trigger, m message) (*batch, error) {
 		defer large.abandon()
 		what := triggerID(s.topics.input.name, t.partition, t.offset)
 		return s.drive(large.advances[0].claim, what, func(l *lane) error {
+			if err := s.readLarge(l, large, m); err != nil {
+				return err
+			}
 			l.progress.total.Store(int64(t.deliveries()))
 			return s.deliverLarge(l, large, before)
 		})
@@ -82,6 +85,21 @@ func (s *session) drive(cl *claim, what string, run func(*lane) error) error {
 	return err
 }
 
+// readLarge completes the plan of a campaign whose recipients are not in memory.
+func (s *session) readLarge(l *lane, b *batch, m message) error {
+	t := b.triggers[0]
+	if !t.cold {
+		return nil
+	}
+	l.progress.reading.Store(true)
+	defer l.progress.reading.Store(false)
+	if err := s.planner.findRecipients(l.cut, t, m.Record); err != nil {
+		return err
+	}
+	b.deliveries, b.bulky = t.deliveries(), t.bulky
+	return nil
+}
+
 // deliverLarge stores a campaign in one Postgres transaction, on a connection of its own, and
 // then sends its records in chunks. The group's offset stays at its message until the last;
 // the commits' metadata says how many of its records are out.
@@ -108,7 +126,10 @@ func (s *session) storeLarge(l *lane, b *batch) error {
 	}
 	defer w.close(s.work)
 	b.rows = &l.progress.rows
-	mayCommit := s.mayCommit(l.cut, b)
+	mayCommit := closed()
+	if b.bulky { // no chunk can be acknowledged before the commit
+		mayCommit = s.onceLimitsStand(l.cut, b)
+	}
 	err = w.deliver(l.cut, b, mayCommit)
 	if fault := refusedRow(err); fault != nil { // alone, and nothing of it is produced yet
 		b.refuse(fault)
@@ -122,8 +143,11 @@ func (s *session) sendLarge(l *lane, t *trigger) error {
 		send := func(p *producer) error { return p.sendDeadLetter(s.work, t) }
 		return s.sendChunk(send, map[int32]position{t.partition: {offset: t.offset + 1}})
 	}
-	env := newEnvelope(&t.campaign, t.now)
 	total := t.deliveries()
+	if total == 0 { // nobody was left when it was read
+		return s.member.commit(s.work, map[int32]position{t.partition: {offset: t.offset + 1}})
+	}
+	env := newEnvelope(&t.campaign, t.now)
 	for from := 0; from < total; {
 		if l.cut.Err() != nil {
 			return errCut

@@ -10,10 +10,13 @@ import (
 )
 
 // Index answers which clients subscribe to a restaurant, in one state of the source table.
-// Lookup is called from one goroutine and may wait; the recipients stay valid and unchanged
+// Both are called from several goroutines. Lookup may wait; the recipients stay valid and unchanged
 // until they are released.
 type Index interface {
 	Lookup(ctx context.Context, restaurant string) (*cache.Recipients, error)
+	// ReadsMoreThan reports whether Lookup would have to read more than so many rows of the source.
+	// It does not wait.
+	ReadsMoreThan(restaurant string, rows int) bool
 }
 
 // Fence waits until the index holds every transaction that the source had acknowledged when
@@ -30,7 +33,8 @@ type planner struct {
 }
 
 // plan decides one message, once. The caller owns the recipients. An error is the index's,
-// and no verdict on the message.
+// and no verdict on the message. What takes long to look up is left to findRecipients: the
+// trigger then is cold, and undecided.
 func (p *planner) plan(ctx context.Context, r *kgo.Record, mark cache.Mark) (*trigger, error) {
 	t := &trigger{
 		partition: r.Partition,
@@ -49,22 +53,32 @@ func (p *planner) plan(ctx context.Context, r *kgo.Record, mark cache.Mark) (*tr
 		t.outcome = Inactive
 		return t, nil
 	}
-	recipients, err := p.index.Lookup(ctx, campaign.RestaurantID)
-	if err != nil {
-		return nil, fmt.Errorf("look up restaurant %q: %w", shorten(campaign.RestaurantID), err)
+	if p.index.ReadsMoreThan(campaign.RestaurantID, p.cfg.MaxTransactionRecords) {
+		t.cold = true
+		return t, nil
 	}
+	return t, p.findRecipients(ctx, t, r)
+}
+
+// findRecipients completes the plan of a message to an active campaign.
+func (p *planner) findRecipients(ctx context.Context, t *trigger, r *kgo.Record) error {
+	recipients, err := p.index.Lookup(ctx, t.campaign.RestaurantID)
+	if err != nil {
+		return fmt.Errorf("look up restaurant %q: %w", shorten(t.campaign.RestaurantID), err)
+	}
+	t.cold = false
 	if recipients.Len() == 0 {
 		recipients.Release()
 		t.outcome = NoSubscribers
-		return t, nil
+		return nil
 	}
 	if fault := p.checkSize(t, recipients); fault != nil {
 		recipients.Release()
 		t.reject(r, fault)
-		return t, nil
+		return nil
 	}
 	t.outcome, t.recipients = Delivered, recipients
-	return t, nil
+	return nil
 }
 
 func (t *trigger) reject(r *kgo.Record, fault *MalformedError) {

@@ -13,9 +13,14 @@ type progress struct {
 	// total is the number of deliveries, as far as it is known; rows are on their way into
 	// the table, records committed in the output topic.
 	total, rows, records atomic.Int64
+	// reading says that its recipients are being read.
+	reading atomic.Bool
 }
 
 func (p *progress) String() string {
+	if p.reading.Load() {
+		return p.what + ": reading its subscribers from the source database"
+	}
 	total, rows, records := p.total.Load(), p.rows.Load(), p.records.Load()
 	if records == 0 && rows < total && rows > 0 {
 		return fmt.Sprintf("%s: %s of %s rows written", p.what, grouped(rows), grouped(total))

@@ -42,6 +42,8 @@ type trigger struct {
 	ids idRanges
 	// bulky says that a record may come near what a topic takes.
 	bulky bool
+	// cold says that the plan lacks the recipients: they are many, and to be read first.
+	cold bool
 }
 
 // deliveries is the number of rows and of records of the trigger; none without a trigger.
