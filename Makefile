@@ -31,9 +31,13 @@ demo: build ## the whole system at work, nothing to install; Ctrl-C removes it
 # Never from the cache: go test does not see what programs the tests build and start. The crash tests take
 # all of their points without the race detector, and a sample with it.
 .PHONY: test
-test: ## all tests; those that need a real Kafka skip without Java (with CI=true they fail)
-	$(if $(filter ./...,$(PKG)),go test -count=1 -run '^TestCrash' ./stream)
+test: $(if $(filter ./...,$(PKG)),crashes) ## all tests; those that need a real Kafka skip without Java (with CI=true they fail)
 	go test -count=1 $(RACE) -timeout $(TEST_TIMEOUT) $(PKG)
+
+.PHONY: crashes
+crashes: ## crash at every effect of the delivery path, in its recovery and between statements: says how many points there were
+	@output=$$(go test -count=1 -run '^TestCrash' -v ./stream 2>&1); status=$$?; \
+	  if [ $$status -eq 0 ]; then echo "$$output" | grep -E 'crash points|^ok'; else echo "$$output"; fi; exit $$status
 
 .PHONY: lint
 lint: bin/golangci-lint-$(GOLANGCI_LINT_VERSION) ## the linters, with the import graph among their rules

@@ -21,7 +21,7 @@ type fault struct {
 
 	mu    sync.Mutex
 	seen  map[string]int
-	conns []*faultConn
+	conns []net.Conn
 	dead  bool
 	died  context.Context //nolint:containedctx // ends with the process
 	die   context.CancelFunc
@@ -59,6 +59,13 @@ func (f *fault) on(effect string, before bool) error {
 	return nil
 }
 
+// hits says that this occurrence of the effect, which has begun, is the one whose answer does not come.
+func (f *fault) hits(effect string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return effect == f.effect && f.seen[effect] == f.n && f.how != stops
+}
+
 // kill ends the process: nothing reaches anybody any more.
 func (f *fault) kill() {
 	f.mu.Lock()
@@ -94,7 +101,7 @@ func (f *fault) isDead() bool {
 	return f.dead
 }
 
-func (f *fault) track(c *faultConn) {
+func (f *fault) track(c net.Conn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.conns = append(f.conns, c)
@@ -136,10 +143,7 @@ func (c *faultConn) Write(p []byte) (int, error) {
 	if err := c.fault.on(effect, true); err != nil {
 		return 0, err
 	}
-	c.fault.mu.Lock()
-	hit := effect == c.fault.effect && c.fault.seen[effect] == c.fault.n
-	c.fault.mu.Unlock()
-	if hit && c.fault.how != stops {
+	if c.fault.hits(effect) {
 		c.mu.Lock()
 		c.lose = true
 		c.mu.Unlock()

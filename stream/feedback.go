@@ -90,6 +90,10 @@ func openFeedback(ctx context.Context, c *Config) (store, error) {
 	if err != nil {
 		return nil, &SettingError{err}
 	}
+	return openPool(ctx, c, cfg)
+}
+
+func openPool(ctx context.Context, c *Config, cfg *pgxpool.Config) (store, error) {
 	cfg.MaxConns = 4 // claims, recovery, the probe
 	tune(cfg.ConnConfig)
 	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)

@@ -25,7 +25,7 @@ func (c *committedSoFar) Wait(context.Context) (cache.Mark, error) {
 func TestFenceIsRaisedBehindEveryPoll(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newCrashWorld(t)
+		w := newCrashWorld(t, crashKind{})
 		defer w.close()
 		w.subscribe(t, 0)
 		const campaigns = 10

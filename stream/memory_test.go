@@ -3,11 +3,11 @@ package stream
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -20,6 +20,9 @@ type memory struct {
 	triggers map[int32][]record
 	table    []row
 	batches  int // that were begun
+	// process is who uses it; owner who has claimed a partition and not given it up.
+	process string
+	owner   map[int32]string
 	// before is called at every effect with its name; its error is the effect's, which then
 	// did not happen. after is the same for an effect that did happen.
 	before, after func(effect string) error
@@ -30,7 +33,7 @@ type memory struct {
 }
 
 func newMemory() *memory {
-	return &memory{progress: map[int32]entry{}, triggers: map[int32][]record{}}
+	return &memory{progress: map[int32]entry{}, triggers: map[int32][]record{}, owner: map[int32]string{}}
 }
 
 func (m *memory) open(context.Context, *Config) (store, error) { return m, nil }
@@ -51,6 +54,10 @@ func (m *memory) effect(name string, do func() error) error {
 }
 
 func (m *memory) claim(_ context.Context, partition int32, topicID [16]byte) (e entry, known bool, err error) {
+	return m.claimAs(m.process, partition, topicID)
+}
+
+func (m *memory) claimAs(process string, partition int32, topicID [16]byte) (e entry, known bool, err error) {
 	err = m.effect("claim", func() error {
 		if e, known = m.progress[partition]; known {
 			e.epoch++
@@ -58,6 +65,7 @@ func (m *memory) claim(_ context.Context, partition int32, topicID [16]byte) (e 
 				e.topicID = topicID
 			}
 			m.progress[partition] = e
+			m.owner[partition] = process
 		}
 		return nil
 	})
@@ -75,8 +83,24 @@ func (m *memory) begin(_ context.Context, starts map[int32]int64, topicID [16]by
 	})
 }
 
-func (m *memory) setAside(context.Context, int32, int64, int64, int64, [16]byte) (int64, error) {
-	return 0, errors.New("not here")
+func (m *memory) setAside(_ context.Context, partition int32, epoch, first, next int64, topicID [16]byte) (n int64, err error) {
+	err = m.effect("setAside", func() error {
+		e := m.progress[partition]
+		if e.epoch != epoch {
+			return &FencedError{Partition: partition}
+		}
+		m.progress[partition] = entry{epoch: epoch, next: next, level: next, topicID: topicID}
+		n = int64(m.forget(partition, first))
+		return nil
+	})
+	return n, err
+}
+
+// forget drops the manifest of a partition from an offset on; mu is held.
+func (m *memory) forget(partition int32, first int64) (n int) {
+	had := len(m.triggers[partition])
+	m.triggers[partition] = slices.DeleteFunc(m.triggers[partition], func(r record) bool { return r.offset >= first })
+	return had - len(m.triggers[partition])
 }
 
 func (m *memory) otherGroups(context.Context) ([]string, error) { return nil, nil }
@@ -95,7 +119,11 @@ func (m *memory) moveTo(_ context.Context, partition int32, epoch, next int64) e
 
 func (m *memory) giveUp(_ context.Context, c *claim, level int64) error {
 	return m.effect("giveUp", func() error {
-		if e := m.progress[c.partition]; e.epoch == c.epoch && e.next == level {
+		e := m.progress[c.partition]
+		if e.epoch == c.epoch {
+			delete(m.owner, c.partition)
+		}
+		if e.epoch == c.epoch && e.next == level {
 			if m.levelled != nil {
 				m.levelled(c.partition, level)
 			}
@@ -106,10 +134,21 @@ func (m *memory) giveUp(_ context.Context, c *claim, level int64) error {
 	})
 }
 
-func (m *memory) endSessions(context.Context, string) (int, error) { return 0, nil }
+func (m *memory) endSessions(context.Context, string) (int, error) {
+	return 0, m.effect("endSessions", func() error { return nil })
+}
 
-// owners are none: one process after the other has the same name here.
-func (m *memory) owners(context.Context, []int32) ([]string, error) { return nil, nil }
+func (m *memory) owners(_ context.Context, partitions []int32) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	for _, p := range partitions {
+		if name := m.owner[p]; name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
 
 func (m *memory) positions(context.Context) (map[int32]int64, error) {
 	m.mu.Lock()
@@ -122,7 +161,7 @@ func (m *memory) positions(context.Context) (map[int32]int64, error) {
 }
 
 // next is where the ledger stands.
-func (m *memory) next() map[int32]int64 {
+func (m *memory) next(*testing.T) map[int32]int64 {
 	at, _ := m.positions(context.Background())
 	return at
 }
@@ -231,8 +270,11 @@ func (m *memory) insert(t *trigger) {
 func (m *memory) ping(context.Context) error { return nil }
 func (m *memory) close(context.Context)      {}
 
+// whole is what commit sees to.
+func (m *memory) whole(*testing.T) {}
+
 // lines are the rows as records: trigger, key, value.
-func (m *memory) lines(topic string) []string {
+func (m *memory) lines(*testing.T) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var lines []string
@@ -243,7 +285,7 @@ func (m *memory) lines(topic string) []string {
 					r := &m.table[id-1]
 					c, now := r.campaign()
 					env := newEnvelope(&c, now)
-					lines = append(lines, fmt.Sprintf("%s %s %s", triggerID(topic, partition, rec.offset), r.client, env.appendValue(nil, r.client)))
+					lines = append(lines, fmt.Sprintf("%s %s %s", triggerID("in", partition, rec.offset), r.client, env.appendValue(nil, r.client)))
 				}
 			}
 		}
