@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +29,7 @@ settings it needs feedback.dsn, and kafka.group if that is not the default.`,
 	}
 	file := command.ConfigFlag(cmd)
 	client := cmd.Flags().String("client", "", "did this client `ID` get it, and why")
-	asJSON := cmd.Flags().Bool("json", false, "one object")
+	asJSON := cmd.Flags().Bool("json", false, "one object, with \"ok\"; false when the message is not known")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if _, _, _, err := stream.ParseTrigger(args[0]); err != nil {
 			return command.Usage(cmd, err)
@@ -41,15 +43,33 @@ settings it needs feedback.dsn, and kafka.group if that is not the default.`,
 		}
 		e, err := explain(cmd.Context(), s, args[0], client)
 		switch {
-		case err != nil:
-			return fmt.Errorf("explain: %w", err)
-		case *asJSON:
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(e)
-		default:
-			return sayExplanation(cmd, &e)
+		case *asJSON && (err == nil || errors.Is(err, stream.ErrUnknownTrigger)):
+			err = errors.Join(err, encodeExplanation(cmd.OutOrStdout(), e, err))
+		case err == nil:
+			err = sayExplanation(cmd, &e)
 		}
+		if err != nil {
+			return fmt.Errorf("explain: %w", err)
+		}
+		return nil
 	}
 	return cmd
+}
+
+// encodeExplanation writes what programs read; unknown says that the message is not known.
+func encodeExplanation(out io.Writer, e stream.Explanation, unknown error) error {
+	var answer any = struct {
+		OK bool `json:"ok"`
+		stream.Explanation
+	}{true, e}
+	if unknown != nil {
+		answer = struct {
+			OK      bool   `json:"ok"`
+			Trigger string `json:"trigger"`
+			Error   string `json:"error"`
+		}{false, e.Trigger, unknown.Error()}
+	}
+	return json.NewEncoder(out).Encode(answer)
 }
 
 func explain(ctx context.Context, s *settings.Settings, trigger string, client *string) (stream.Explanation, error) {
