@@ -43,3 +43,30 @@ func TestProgressBarIsForATerminal(t *testing.T) {
 		t.Errorf("%q", text)
 	}
 }
+
+// What people read at the end: where it looked, what it counted, and only what there is to say.
+func TestVerdictIsSaidInWords(t *testing.T) {
+	t.Parallel()
+	at := int64(40)
+	plain := stream.Verdict{Topic: "in", Group: "g", Messages: 3, Rows: 20, Records: 20, DeadLetters: 1, OK: true}
+	plain.Partitions = []stream.JudgedSpan{{Partition: 0, From: 5, To: 50}}
+	full := plain
+	full.Partitions = []stream.JudgedSpan{{Partition: 0, From: 5, To: 50}, {Partition: 2, From: 0, To: 44, GroupOffset: &at}}
+	full.Differences, full.Duplicates, full.Gone, full.Other = 4, 6, 7, 8
+	for _, c := range []struct {
+		verdict stream.Verdict
+		want    string
+	}{
+		{plain, "in/0 from 5 to 50\n3 messages, 20 rows, 20 records, 1 dead letters compared: 0 differences\n"},
+		{full, "in/0 from 5 to 50\nin/2 from 0 to 44 (group g stands at 40: what lies behind may not be out yet)\n" +
+			"3 messages, 20 rows, 20 records, 1 dead letters compared: 4 differences\n" +
+			"6 records more than rows, byte for byte the same as another\n" +
+			"7 deliveries not judged: their records are gone by retention of the topic\n" +
+			"8 records of other messages, or from before the group began, left aside\n"},
+	} {
+		var out strings.Builder
+		if err := sayVerdict(&out, &c.verdict); err != nil || out.String() != c.want {
+			t.Errorf("%v\n got %q\nwant %q", err, out.String(), c.want)
+		}
+	}
+}
