@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"example.com/tiffin/internal/devstack/devstacktest"
 	"example.com/tiffin/stream"
 )
 
@@ -151,6 +152,32 @@ func TestAbsentServersAreNamedAndAwaited(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The output topic is missing at the start: once somebody has made it, the same process delivers.
+func TestMissingOutputTopicIsAwaited(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": clients(3)})
+	r.cfg.Kafka.Output = servers.Unique(t, "late")
+	m := campaign("r", "x")
+	offset := r.publish(0, m.json(t))
+	e, stop := r.start()
+	r.eventually("the reason", func() bool {
+		return containsAll(strings.Join(e.Reasons(), "; "), []string{r.cfg.Kafka.Output, "create it"})
+	})
+	if n := r.rowCount(); n != 0 {
+		t.Errorf("%d rows whose records have no topic", n)
+	}
+	devstacktest.CreateTopic(t, r.cfg.Kafka.Brokers, r.cfg.Kafka.Output, 2, nil)
+	r.eventuallyOr("the delivery", func() bool { return r.rowCount() == 3 && r.groupOffset(0) == offset+1 }, func() string { return strings.Join(e.Reasons(), "; ") })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	var want []delivery
+	for _, c := range clients(3) {
+		want = append(want, r.expect(m, 0, offset, c))
+	}
+	r.wantBoth(want)
 }
 
 // A missing column is named at the start.
