@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // Engine joins campaigns and delivers them. Run owns every goroutine; Reasons and Progress
@@ -25,6 +26,8 @@ type Engine struct {
 
 	openStore func(context.Context, *Config) (store, error)
 	patience  time.Duration // lanePatience, but in tests
+	// balancer shares the partitions out; a test may take one that revokes all at every rebalance.
+	balancer kgo.GroupBalancer
 }
 
 // New validates the configuration; it neither connects nor starts anything.
@@ -44,7 +47,7 @@ func New(cfg Config, index Index, fence Fence) (*Engine, error) {
 	return &Engine{
 		cfg: cfg, log: cfg.Log, index: index, fence: fence,
 		metrics: newMetrics(cfg.Registerer, state), state: state, limits: newLimits(), care: &care{},
-		openStore: openFeedback, patience: lanePatience,
+		openStore: openFeedback, patience: lanePatience, balancer: kgo.CooperativeStickyBalancer(),
 	}, nil
 }
 
@@ -120,6 +123,7 @@ func (e *Engine) session(ctx context.Context, until *goal) error {
 		openStore: e.openStore, claims: newClaims(), goal: until, limits: e.limits, care: e.care,
 		work: work, fail: fail, joined: make(chan struct{}),
 		slots: make(chan struct{}, producersPerProcess), lanes: newLanes(), recovering: make(chan struct{}, 1), patience: e.patience,
+		balancer: e.balancer,
 	}
 	defer s.close(ctx)
 	if err := s.open(ctx); err != nil {

@@ -19,7 +19,8 @@ import (
 
 // Processes of a group join, leave, crash, lose the brokers but not Postgres, and meet a
 // database that is slower than any time-out of the group, in any order and in the middle of
-// batches: both sinks hold every delivery once, and nobody gives up.
+// batches: both sinks hold every delivery once, and nobody gives up. In every second run the group
+// takes everything from everybody at each rebalance (eager), which tiffin does not do by itself.
 func TestMembersComeAndGoBothSinksStayEqual(t *testing.T) {
 	t.Parallel()
 	happened := map[string]int{}
@@ -27,6 +28,7 @@ func TestMembersComeAndGoBothSinksStayEqual(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { //nolint:paralleltest // counts what happened
 			synctest.Test(t, func(t *testing.T) {
 				g := &membersGroup{t: t, crashWorld: newCrashWorld(t, crashKind{}), random: rand.New(rand.NewPCG(seed, 7)), happened: happened}
+				g.eager = []kgo.GroupBalancer{nil, kgo.RangeBalancer(), nil, kgo.StickyBalancer()}[seed%4]
 				g.subscribe(t, 0)
 				defer g.close()
 				g.live()
@@ -34,7 +36,7 @@ func TestMembersComeAndGoBothSinksStayEqual(t *testing.T) {
 		})
 	}
 	t.Logf("what happened: %v", happened)
-	for _, what := range []string{"joined", "left", "crashed", "cut off", "slow database", "lost membership", "recovered"} {
+	for _, what := range []string{"joined", "left", "crashed", "cut off", "slow database", "lost membership", "recovered", "eager: given up", "eager: recovered"} {
 		if happened[what] == 0 {
 			t.Errorf("%s: never happened", what)
 		}
@@ -55,6 +57,7 @@ type membersGroup struct {
 	started  int
 	happened map[string]int
 	book     lineCounter
+	eager    kgo.GroupBalancer // nil: as tiffin does it
 }
 
 // memberProcess is one process of the group.
@@ -108,6 +111,10 @@ func (g *membersGroup) live() {
 	}
 	g.happened["lost membership"] += g.book.count("membership of group")
 	g.happened["recovered"] += g.book.count("records rebuilt")
+	if g.eager != nil {
+		g.happened["eager: given up"] += g.book.count("partition given up")
+		g.happened["eager: recovered"] += g.book.count("records rebuilt")
+	}
 }
 
 func (g *membersGroup) pick() *memberProcess { return g.members[g.random.IntN(len(g.members))] }
@@ -137,6 +144,9 @@ func (g *membersGroup) join() {
 		g.t.Fatal(err)
 	}
 	m.name = cfg.Kafka.Process
+	if g.eager != nil {
+		e.balancer = g.eager
+	}
 	e.openStore = func(context.Context, *Config) (store, error) { return m, nil }
 	ctx, cancel := context.WithCancel(g.t.Context())
 	context.AfterFunc(m.fault.died, cancel)

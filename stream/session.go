@@ -69,6 +69,7 @@ type session struct {
 	// before the consumer starts.
 	cutting    context.Context //nolint:containedctx // as work
 	patience   time.Duration
+	balancer   kgo.GroupBalancer
 	recovering chan struct{} // one recovery at a time
 
 	group sync.WaitGroup
@@ -134,7 +135,7 @@ func (s *session) join() error {
 		kgo.WithLogger(clientLog{s.log}),
 		kgo.ConsumerGroup(k.Group),
 		kgo.ConsumeTopics(k.Input),
-		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.Balancers(s.balancer),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // a position behind a transaction's marker is a position
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
