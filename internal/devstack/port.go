@@ -19,7 +19,8 @@ const (
 )
 
 // A server listens some time after its port was chosen: seconds, for a JVM. So that nobody else is given
-// the port meanwhile, each process has a stretch of the range, by its id, and hands it out in turn.
+// the port meanwhile, each process has a stretch of the range, by its id, and hands it out in turn; two
+// processes that share a stretch begin at different places of it.
 const (
 	stretches = 24
 	stretch   = (highestPort - lowestPort) / stretches
@@ -29,7 +30,9 @@ const (
 var handed atomic.Uint32
 
 func nextPort() int {
-	return lowestPort + os.Getpid()%stretches*stretch + int(handed.Add(1))%stretch
+	const apart = 16 // more ports than most processes take
+	pid := os.Getpid()
+	return lowestPort + pid%stretches*stretch + (pid/stretches*apart+int(handed.Add(1)))%stretch
 }
 
 // freePorts returns n different ports of 127.0.0.1 on which nothing listens.
