@@ -4,7 +4,7 @@
 set -u
 cd "$(dirname "$0")" || exit 2
 . ../internal/mutants/run.sh
-stages=('CrashAtEveryStep' 'CrashInRecovery')
+stages=('CrashAtEveryStep' 'CrashInRecovery|CrashOnOlder' 'CrashInAChoice')
 
 mutant kafka-waits-for-postgres publish.go 'if err := await(ctx, b.stored); err != nil {
 		return err
@@ -67,8 +67,23 @@ mutant fence-behind-the-poll session.go 'fetches := s.cl.PollRecords(ctx, most)
 			return sinkFault(sinkKafka, faults)
 		}
 		s.state.doing(polling, "waiting for the index to reach the source'\''s position (fence)")' FenceIsRaisedBehind
+mutant others-goal-is-in-both-sinks goal.go 'group, err := s.groupOffsets(ctx)' 'group, err := s.store.positions(ctx)' CrashInRecovery
+mutant anew-is-a-new-entry inputlog.go 'return in.start, s.beginAnew(ctx, partition, e.epoch, 0, in.start)' 'return in.start, nil' CrashInAChoice
 # What is a rule of the statements needs a real Postgres, and its tests a real Kafka.
 need_servers
 mutant epoch-is-checked writer.go 'AND p.epoch = n.epoch AND' 'AND' FencedProcessWritesNothing
 mutant claim-raises-the-epoch ledger.go 'SET epoch = epoch + 1, owner = $4' 'SET owner = $4' FencedProcessWritesNothing
+mutant next-offset-is-as-expected writer.go 'AND p.next_offset = n.expected' '' LedgerMovesOnlyFromWhereItIsExpected
+mutant manifest-with-its-rows writer.go 'p.command("manifest", int64(len(b.triggers)), params...)
+	p.command("commit", -1)' 'p.command("commit", -1)
+	p.command("manifest", int64(len(b.triggers)), params...)' CrashAtEveryStatement
+mutant ledger-with-its-rows writer.go 'p.number("currval", &last, []byte(w.sequence))
+' 'p.number("currval", &last, []byte(w.sequence))
+	p.command("commit", -1)
+	p.command("begin", -1)
+' CrashAtEveryStatement
+mutant evict-before-the-offsets session.go 'if err := s.evict(s.work, added[k.Input]); err != nil' 'if err := error(nil); err != nil' 'DeadOwnersTransaction'
+mutant evict-ends-sessions evict.go 's.store.endSessions(ctx, owner)' 's.store.endSessions(ctx, "nobody")' 'DeadOwnersRowLock'
+mutant topic-id-is-compared takeover.go 'if e.topicID != topicID && ' 'if false && ' 'RecreatedInputTopicStops$'
+mutant commits-are-flushed writer.go "IN ('off', 'local')" "IN ('nothing')" CommitsAreFlushed
 summary

@@ -19,6 +19,8 @@ trap 'rm -rf "$work"' EXIT
 wanted="$*" tried=0 began=$SECONDS
 at_once=${MUTANTS_AT_ONCE:-$(nproc)}
 stages=(.) skipping=
+# In KiB of addresses: a mutant that never stops to allocate would take the machine with it.
+most_memory=$((8 << 20))
 
 need_servers() { [ -z "${MUTANTS_QUICK-}" ] || skipping=yes; }
 
@@ -52,7 +54,7 @@ judge() {
 		return
 	fi
 	for stage in "${only:-${stages[@]}}"; do
-		if "$work/$name.test" -test.short -test.failfast -test.timeout 120s $(chosen "$stage") >"$out" 2>&1; then
+		if (ulimit -v "$most_memory"; exec "$work/$name.test" -test.short -test.failfast -test.timeout 120s $(chosen "$stage")) >"$out" 2>&1; then
 			# A name that was mistyped would make a survivor.
 			grep -q 'no tests to run' "$out" && echo "BAD  $name: no test $stage" && return
 			continue
