@@ -60,6 +60,7 @@ func auditRunning(ctx context.Context, base string, silence time.Duration, to au
 	if err != nil {
 		return daemon.AuditSummary{}, fmt.Errorf("daemon %q: %w", base, err)
 	}
+	request.Host = "localhost"     // the daemon answers no name that may have been pointed at it, whatever this machine is called
 	transport := &http.Transport{} // no proxy: an audit is for this machine
 	defer transport.CloseIdleConnections()
 	response, err := (&http.Client{Transport: transport}).Do(request)

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -125,6 +127,18 @@ func TestAuditIsOverWhenItsAnswerIs(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// The daemon refuses every name but its own, for that name may have been pointed at it.
+func TestDaemonIsAskedByTheNameThatItKnows(t *testing.T) {
+	t.Parallel()
+	asked := make(chan string, 1)
+	daemon := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Host }))
+	defer daemon.Close()
+	_, _ = auditRunning(t.Context(), daemon.URL, patience, auditTo{}) // it says nothing
+	if host := <-asked; host != "localhost" {
+		t.Errorf("asked as %s", host)
+	}
+}
 
 func TestDaemonIsAskedWhereItListens(t *testing.T) {
 	t.Parallel()

@@ -28,10 +28,10 @@ type refusal struct {
 }
 
 // audit streams lines of JSON. It reads a whole table and names clients, so it answers nobody
-// but programs of this machine: no other address, no proxy, and no page in a browser.
+// but programs of this machine: no other address, no proxy that says so, and no page in a browser.
 func (s *Server) audit(w http.ResponseWriter, r *http.Request) {
-	if !loopback(r) {
-		refuse(w, http.StatusForbidden, "an audit is for programs of this machine: ask 127.0.0.1, without a proxy")
+	if !private(r) {
+		refuse(w, http.StatusForbidden, "an audit is for programs of this machine: ask 127.0.0.1 or localhost, without a proxy")
 		return
 	}
 	if !s.auditing.CompareAndSwap(false, true) {
@@ -133,6 +133,10 @@ func refuse(w http.ResponseWriter, status int, why string) {
 	encoder.SetEscapeHTML(false)
 	_ = encoder.Encode(refusal{Error: why}) // whoever asked is gone
 }
+
+// private reports whether somebody on this machine asks, as far as can be told: a proxy on it that
+// neither names its client nor keeps the name that was asked for is one of its programs, too.
+func private(r *http.Request) bool { return loopback(r) && atHome(r) }
 
 // atHome reports whether the address that was asked for is one of this machine: a page elsewhere
 // whose name was pointed at 127.0.0.1 (DNS rebinding) asks for its own.

@@ -34,7 +34,7 @@ func auditServer(t *testing.T, f auditorFunc) *Server {
 func ask(t *testing.T, s *Server, change func(*http.Request)) (int, string) {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/audit", nil)
-	r.RemoteAddr = "127.0.0.1:5"
+	r.RemoteAddr, r.Host = "127.0.0.1:5", "127.0.0.1:9464"
 	if change != nil {
 		change(r)
 	}
@@ -53,6 +53,11 @@ func TestAuditIsForThisMachineAlone(t *testing.T) {
 		"another machine": func(r *http.Request) { r.RemoteAddr = "192.0.2.1:5" },
 		"a proxy":         func(r *http.Request) { r.Header.Set("X-Forwarded-For", "192.0.2.1") },
 		"a page":          func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") },
+		"a name that leads here": func(r *http.Request) {
+			r.Host = "evil.example:9464"
+			r.Header.Set("Origin", "http://evil.example:9464")
+			r.Header.Set("Sec-Fetch-Site", "same-origin")
+		},
 	} {
 		if status, body := ask(t, s, change); status != http.StatusForbidden {
 			t.Errorf("%s: %d %s", name, status, body)

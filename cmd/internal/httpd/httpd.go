@@ -69,7 +69,7 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	page, err := livepage.New(livepage.Config{
 		Readiness: cfg.Readiness, Gatherer: cfg.Gatherer, Version: cfg.Version, Log: cfg.Log, Manifest: cfg.Manifest,
-		Private: func(r *http.Request) bool { return loopback(r) && atHome(r) },
+		Private: private,
 	})
 	if err != nil {
 		return nil, err
