@@ -12,7 +12,16 @@ func (s *Server) profiles(mux *http.ServeMux) {
 	if at, ok := s.Addr().(*net.TCPAddr); !ok || !at.IP.IsLoopback() {
 		return
 	}
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile) // at most answerLimit long
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	guarded := func(profile http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if !private(r) {
+				http.Error(w, "profiles are for programs of this machine: ask 127.0.0.1 or localhost, without a proxy", http.StatusForbidden)
+				return
+			}
+			profile(w, r)
+		}
+	}
+	mux.HandleFunc("GET /debug/pprof/", guarded(pprof.Index))
+	mux.HandleFunc("GET /debug/pprof/profile", guarded(pprof.Profile)) // at most answerLimit long
+	mux.HandleFunc("GET /debug/pprof/trace", guarded(pprof.Trace))
 }

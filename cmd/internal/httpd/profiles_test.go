@@ -23,13 +23,18 @@ func TestProfilesOnlyOnLoopback(t *testing.T) {
 		}
 		for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/trace?seconds=0.01"} {
 			answer := &statusOnly{header: http.Header{}, status: http.StatusOK}
-			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x"+path, nil)
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost"+path, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
+			request.RemoteAddr = "127.0.0.1:5"
 			routes(t, s).ServeHTTP(answer, request)
 			if answer.status != want {
 				t.Errorf("%s on %s: %d, want %d", path, listen, answer.status, want)
+			}
+			request.Host = "evil.example:9464" // pointed at this machine
+			if routes(t, s).ServeHTTP(answer, request); answer.status == http.StatusOK {
+				t.Errorf("%s on %s: told to %s", path, listen, request.Host)
 			}
 		}
 		if err := s.Close(); err != nil {
