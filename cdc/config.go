@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"example.com/tiffin/internal/dsn"
 )
 
 // Setup says what the reader may create on the source database.
@@ -75,7 +77,7 @@ var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 func (c *Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	if _, err := pgx.ParseConfig(c.DSN); err != nil {
+	if _, err := dsn.Parse(c.DSN); err != nil {
 		fault("source.dsn: %w", err)
 	}
 	if _, err := parseTable(c.Table); err != nil {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"example.com/tiffin/internal/dsn"
 )
 
 // askLimit bounds one question to the server: a catalog or position query takes milliseconds,
@@ -21,7 +23,7 @@ func (c *Config) application() string { return "tiffin/" + c.Slot }
 
 // conn is the settings of a connection to the source.
 func (c *Config) conn() (*pgx.ConnConfig, error) {
-	conf, err := pgx.ParseConfig(c.DSN)
+	conf, err := dsn.Parse(c.DSN)
 	if err != nil {
 		return nil, &Error{Op: "read setting", On: "source.dsn", Err: err, Permanent: true}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"example.com/tiffin/cache"
+	"example.com/tiffin/internal/dsn"
 )
 
 // readConns is how many restaurants may be read at once. Reading one takes 0.4 ms, and the
@@ -139,7 +140,7 @@ func (s *Source) connections(ctx context.Context) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf, err := pgxpool.ParseConfig(s.cfg.DSN)
+	conf, err := dsn.ParsePool(s.cfg.DSN)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"example.com/tiffin/internal/dsn"
 )
 
 // Mode says what a crash may cost.
@@ -90,7 +92,7 @@ func (c *Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	faults = append(faults, c.Kafka.validate()...)
-	if _, err := pgx.ParseConfig(c.FeedbackDSN); err != nil {
+	if _, err := dsn.Parse(c.FeedbackDSN); err != nil {
 		fault("feedback database: %w", err)
 	}
 	if len(c.FeedbackTable) == 0 {

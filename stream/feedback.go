@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"example.com/tiffin/internal/dsn"
 )
 
 // store is the feedback database as a session sees it. feedback is the one that ships.
@@ -86,7 +88,7 @@ type feedback struct {
 
 // openFeedback connects, readies the database and prepares the statements.
 func openFeedback(ctx context.Context, c *Config) (store, error) {
-	cfg, err := pgxpool.ParseConfig(c.FeedbackDSN)
+	cfg, err := dsn.ParsePool(c.FeedbackDSN)
 	if err != nil {
 		return nil, &SettingError{err}
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"example.com/tiffin/internal/dsn"
 )
 
 // snapshot is one state of the feedback database, seen through three connections: one for
@@ -18,7 +20,7 @@ type snapshot struct {
 }
 
 func openSnapshot(ctx context.Context, v *Verification) (s *snapshot, err error) {
-	cfg, err := pgx.ParseConfig(v.FeedbackDSN)
+	cfg, err := dsn.Parse(v.FeedbackDSN)
 	if err != nil {
 		return nil, &SettingError{err}
 	}

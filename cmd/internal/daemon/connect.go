@@ -2,13 +2,13 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"example.com/tiffin/cmd/internal/settings"
+	"example.com/tiffin/internal/dsn"
 	"example.com/tiffin/stream"
 )
 
@@ -18,10 +18,10 @@ const connectLimit = 10 * time.Second
 
 // ConnectFeedback opens one connection to the feedback database, for a command's own
 // questions. Its error names the server and what to do, and no password.
-func ConnectFeedback(ctx context.Context, dsn settings.DSN) (*pgx.Conn, error) {
-	config, err := pgx.ParseConfig(dsn.Reveal())
+func ConnectFeedback(ctx context.Context, name settings.DSN) (*pgx.Conn, error) {
+	config, err := dsn.Parse(name.Reveal())
 	if err != nil {
-		return nil, errors.New("feedback.dsn cannot be understood") // pgx's text may repeat a password
+		return nil, fmt.Errorf("feedback.dsn %w", err)
 	}
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "tiffin"

@@ -2,15 +2,15 @@ package daemon
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"example.com/tiffin/cdc"
 	"example.com/tiffin/cmd/internal/settings"
 	"example.com/tiffin/internal/checkup"
+	"example.com/tiffin/internal/dsn"
 	"example.com/tiffin/migrations"
 	"example.com/tiffin/stream"
 )
@@ -21,9 +21,9 @@ func Examine(ctx context.Context, s *settings.Settings, log *slog.Logger, sheet 
 	if err := cdc.Examine(ctx, sourceConfig(Options{Settings: s, Log: log}, prometheus.NewRegistry()), sheet); err != nil {
 		return err
 	}
-	feedback, err := pgx.ParseConfig(s.Feedback.DSN.Reveal())
+	feedback, err := dsn.Parse(s.Feedback.DSN.Reveal())
 	if err != nil {
-		return errors.New("feedback.dsn cannot be understood") // pgx's text may repeat a password
+		return fmt.Errorf("feedback.dsn %w", err)
 	}
 	opts := migrations.Options{FeedbackTable: s.Feedback.Table.Identifier()}
 	if err := migrations.Examine(ctx, feedback, opts, s.Feedback.Migrate, sheet); err != nil {

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"example.com/tiffin/cmd/internal/settings"
+	"example.com/tiffin/internal/dsn"
 	"example.com/tiffin/stream"
 )
 
@@ -31,9 +31,9 @@ type manifest struct {
 
 // newManifest connects to nothing yet.
 func newManifest(ctx context.Context, s *settings.Settings) (*manifest, error) {
-	config, err := pgxpool.ParseConfig(s.Feedback.DSN.Reveal())
+	config, err := dsn.ParsePool(s.Feedback.DSN.Reveal())
 	if err != nil {
-		return nil, errors.New("feedback.dsn cannot be understood") // pgx's text may repeat a password
+		return nil, fmt.Errorf("feedback.dsn %w", err)
 	}
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "tiffin page"

@@ -1,14 +1,12 @@
 package settings
 
 import (
-	"fmt"
 	"log/slog"
 	"net/url"
 	"regexp"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
+	"example.com/tiffin/internal/dsn"
 )
 
 // mask stands for a secret, as in net/url.
@@ -58,54 +56,28 @@ func (d DSN) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // User returns the role that the DSN, with the PG* variables, connects as.
 func (d DSN) User() string {
-	config, err := pgx.ParseConfig(string(d))
+	config, err := dsn.Parse(string(d))
 	if err != nil {
 		return ""
 	}
 	return config.User
 }
 
-// parse accepts what pgx accepts. Its error repeats nothing of the text: a password may stand
-// anywhere in a text that cannot be parsed.
+// parse accepts what pgx accepts. Its error repeats nothing of the text.
 func (d *DSN) parse(text string) error {
 	*d = DSN(text)
-	_, err := pgx.ParseConfig(text)
-	if err == nil {
-		return nil
-	}
-	parseErr, ok := err.(*pgconn.ParseConfigError) //nolint:errorlint // pgx wraps nothing around it, and its text is not for showing
-	if !ok {
-		return fmt.Errorf("cannot be understood: %s", dsnForms)
-	}
-	return fmt.Errorf("cannot be understood (%s): %s", dsnProblem(parseErr, text), dsnForms)
-}
-
-const dsnForms = "want postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full or `host=… user=… dbname=…`"
-
-// dsnProblem returns what pgx found wrong, without the DSN that its error repeats. The inner
-// error is left out where it comes from parsing, which quotes what it could not parse.
-func dsnProblem(err *pgconn.ParseConfigError, text string) string {
-	message := err.Error()
-	if i := strings.LastIndex(message, "`: "); i >= 0 {
-		message = message[i+len("`: "):]
-	}
-	if problem, _, inner := strings.Cut(message, " ("); inner && strings.HasPrefix(problem, "failed to parse") {
-		message = problem
-	}
-	if text != "" {
-		message = strings.ReplaceAll(message, text, mask)
-	}
-	return message
+	_, err := dsn.Parse(text)
+	return err
 }
 
 func maskDSN(text string) string {
 	if text == "" {
 		return ""
 	}
-	if _, err := pgx.ParseConfig(text); err != nil {
+	if _, err := dsn.Parse(text); err != nil {
 		return mask // where it ends up unparsed nobody knows which part is the password
 	}
-	if strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://") {
+	if dsn.IsURL(text) {
 		return maskURL(text)
 	}
 	// libpq: key = value, white space around the sign, a value in single quotes with \' and \\.

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"example.com/tiffin/internal/devstack"
+	"example.com/tiffin/internal/dsn"
 )
 
 // Given are servers to use instead of starting some: addresses of brokers without TLS and
@@ -32,8 +33,8 @@ func GivenBy(getenv func(string) string) (Given, error) {
 	if g.any() && (len(g.Brokers) == 0 || g.Source == "" || g.Feedback == "") {
 		return Given{}, errors.New("use given servers: BENCH_KAFKA_BROKERS, BENCH_SOURCE_DSN and BENCH_FEEDBACK_DSN must be set all or none")
 	}
-	for _, dsn := range []string{g.Source, g.Feedback} {
-		if u, err := url.Parse(dsn); dsn != "" && (err != nil || u.Host == "") {
+	for _, name := range []string{g.Source, g.Feedback} {
+		if _, err := dsn.Parse(name); name != "" && (err != nil || !dsn.IsURL(name)) {
 			return Given{}, errors.New("use given servers: BENCH_SOURCE_DSN and BENCH_FEEDBACK_DSN must be URLs, postgres://USER@HOST:PORT/DATABASE")
 		}
 	}
@@ -120,22 +121,22 @@ func (s *Servers) Brokers() []string {
 }
 
 // SourceDSN is the URL of a database of the source server.
-func (s *Servers) SourceDSN(database string) string { return dsn(s.source, s.given.Source, database) }
+func (s *Servers) SourceDSN(name string) string { return database(s.source, s.given.Source, name) }
 
 // FeedbackDSN is the URL of a database of the feedback server.
-func (s *Servers) FeedbackDSN(database string) string {
-	return dsn(s.feedback, s.given.Feedback, database)
+func (s *Servers) FeedbackDSN(name string) string {
+	return database(s.feedback, s.given.Feedback, name)
 }
 
-func dsn(server *devstack.Postgres, given, database string) string {
+func database(server *devstack.Postgres, given, name string) string {
 	if server != nil {
-		return server.DSN(database)
+		return server.DSN(name)
 	}
 	u, err := url.Parse(given)
 	if err != nil { // GivenBy has seen that it can be parsed
 		return given
 	}
-	u.Path = "/" + database
+	u.Path = "/" + name
 	return u.String()
 }
 
