@@ -65,16 +65,26 @@ func (l *loader) readFile() {
 		l.faults.add("", l.in.File, "cannot be read: %v: name an existing file with -c, or leave -c out", pathErr.Err)
 		return
 	case err != nil:
-		l.faults.add("", l.in.File, "is no YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		l.faults.add("", l.in.File, "is no YAML: %s", yamlProblem(err))
 		return
 	}
 	l.faults.List = append(l.faults.List, parser.faults...)
 	for name, where := range parser.origins {
 		l.origins[name] = where
 		if !known(name) {
-			l.faults.add(name, where, "unknown key%s", didYouMean(name, keyNames()))
+			l.faults.add(parser.shown(name), where, "unknown key%s", didYouMean(name, keyNames()))
 		}
 	}
+}
+
+// yamlProblem leaves out the one word of the file that the parser repeats: an anchor's name, which is
+// a password that begins with *.
+func yamlProblem(err error) string {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if before, _, found := strings.Cut(text, "anchor '"); found {
+		return before + "anchor: a text that begins with * belongs in quotes"
+	}
+	return text
 }
 
 func (l *loader) readEnvironment() {

@@ -218,9 +218,13 @@ func writable(path string) error {
 	return nil
 }
 
+// fileFault repeats only what is a path for certain: where one belongs, the secret itself is put at times.
 func fileFault(path string, err error) error {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pathErr.Err
+	}
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "\r\n") {
+		return fmt.Errorf("names a file that cannot be read: %w: want an absolute path", err)
 	}
 	return fmt.Errorf("names %s, which cannot be read: %w", path, err)
 }

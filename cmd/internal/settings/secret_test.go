@@ -53,15 +53,19 @@ func TestFaultsRepeatNoSecret(t *testing.T) {
 	}
 }
 
-func TestDSNFaultNamesTheCause(t *testing.T) {
+// Broken YAML around a secret, a secret where a path belongs: the fault names the place, and no word of it.
+func TestFaultsOfAFileRepeatNoSecret(t *testing.T) {
 	t.Parallel()
-	for dsn, want := range map[string]string{
-		"host=h sslmode=maybe": "sslmode",
-		"host=h port=70000":    "invalid port",
-		"host=h sslmode=verify-full sslrootcert=/nowhere.pem": "/nowhere.pem",
+	for _, text := range []string{
+		"kafka: {sasl: {password: *hunter2}}", "kafka:\n  sasl:\n    password:hunter2\n", "kafka: {sasl: {password:hunter2}}", "kafka: {sasl: {password=hunter2: }}",
+		"source: {dsn postgres://u:hunter2@h/d}", "kafka:\n  sasl:\n    password: 'hunter2\n", "kafka:\n  sasl:\n    password: hunter2: more\n", "kafka:\n\tsasl: hunter2",
+		"kafka: [hunter2", "hunter2", "[hunter2]", "%hunter2\n---\n", "kafka:\n  sasl:\n    password: @hunter2", "kafka: {sasl: {passwrod: hunter2}}", "kafka: {sasl: hunter2}",
+		"kafka: {sasl: {password: [hunter2]}}", "kafka: {sasl: {password: {hunter2: 1}}}", "kafka: {sasl: {password: hunter2, password: hunter2}}", "kafka: {sasl: {password: &hunter2 [*hunter2]}}",
+		"kafka: {sasl: {mechanism: PLAIN, username: u, password_file: hunter2}}", "kafka: {tls: {enabled: true, ca_file: hunter2}}", "kafka: {sasl: {'hunter2'}}", "source: {dsn: 'postgres://u:1/hunter2@h/d'}",
+		"kafka: {tls: {enabled: true, key_file: \"-----BEGIN PRIVATE KEY-----\\nhunter2/=\\n\"}}",
 	} {
-		if _, message := faults(t, Input{Environ: enough("TIFFIN_SOURCE_DSN=" + dsn)}); !strings.Contains(message, want) {
-			t.Errorf("%q: want %q in\n%s", dsn, want, message)
+		if _, message := faults(t, Input{File: write(t, text)}); strings.Contains(message, "hunter2") {
+			t.Errorf("%q: %s", text, message)
 		}
 	}
 }

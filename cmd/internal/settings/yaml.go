@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/knadh/koanf/maps"
 	"go.yaml.in/yaml/v3"
@@ -20,11 +21,12 @@ type textYAML struct {
 	origins map[string]string // key -> file:line
 	faults  []Fault
 	flat    map[string]any
+	bare    map[string]bool // unknown names that have no value
 }
 
 // Unmarshal implements koanf.Parser.
 func (p *textYAML) Unmarshal(text []byte) (map[string]any, error) {
-	p.origins, p.flat = map[string]string{}, map[string]any{}
+	p.origins, p.flat, p.bare = map[string]string{}, map[string]any{}, map[string]bool{}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var document yaml.Node
 	switch err := decoder.Decode(&document); {
@@ -84,8 +86,23 @@ func (p *textYAML) section(prefix string, node *yaml.Node) {
 // empty accepts a name without a value where a key or a section of that name exists.
 func (p *textYAML) empty(path string, name *yaml.Node) {
 	if !known(path) && !isSection(path) {
-		p.origins[path] = p.where(name)
+		p.origins[path], p.bare[path] = p.where(name), true
 	}
+}
+
+// shown is how a fault names an unknown key. Of a mistyped line anything may have become the key,
+// the password too (`password:hunter2` in braces): nothing is repeated that no key is made of, and
+// of a name without a value only the section that it stands in.
+func (p *textYAML) shown(path string) string {
+	if section := strings.LastIndex(path, "."); p.bare[path] && section > 0 {
+		return path[:section+1] + "…"
+	}
+	if i := strings.IndexFunc(path, func(r rune) bool {
+		return !strings.ContainsRune("._-", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}); i >= 0 {
+		return path[:i] + "…"
+	}
+	return path
 }
 
 func (p *textYAML) value(path string, name, value *yaml.Node) {
