@@ -9,6 +9,7 @@ import (
 	"go.uber.org/goleak"
 
 	"example.com/tiffin/cmd/internal/command"
+	"example.com/tiffin/cmd/internal/command/commandtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -42,5 +43,12 @@ func TestExitStatus(t *testing.T) {
 	var out bytes.Buffer
 	if benchRun(t, &out, io.Discard, "list"); !strings.Contains(out.String(), "throughput ") {
 		t.Errorf("bench list: %s", &out)
+	}
+}
+
+func TestNoFlagTakesASecret(t *testing.T) {
+	t.Parallel()
+	if found := commandtest.SecretFlags(newRootCommand()); len(found) > 0 {
+		t.Errorf("%q would show a secret to everyone who lists processes", found)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"example.com/tiffin/cmd/internal/command"
+	"example.com/tiffin/cmd/internal/command/commandtest"
 	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
@@ -66,5 +67,12 @@ func TestUsage(t *testing.T) {
 		if status, out, _ := execute(t, name, "--help"); status != 0 || !strings.Contains(out, "slotsetup "+name+" -c") {
 			t.Errorf("slotsetup %s --help: exit %d\n%s", name, status, out)
 		}
+	}
+}
+
+func TestNoFlagTakesASecret(t *testing.T) {
+	t.Parallel()
+	if found := commandtest.SecretFlags(newRootCommand()); len(found) > 0 {
+		t.Errorf("%q would show a secret to everyone who lists processes", found)
 	}
 }

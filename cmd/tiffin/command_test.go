@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/tiffin/cmd/internal/command"
+	"example.com/tiffin/cmd/internal/command/commandtest"
 	"example.com/tiffin/cmd/internal/settings"
 )
 
@@ -52,12 +53,8 @@ func TestHelpOfRunNamesEverySetting(t *testing.T) {
 
 func TestNoFlagTakesASecret(t *testing.T) {
 	t.Parallel()
-	for _, cmd := range newRootCommand().Commands() {
-		for _, word := range []string{"dsn", "password", "sasl"} {
-			if cmd.Flags().Lookup(word) != nil {
-				t.Errorf("%s --%s would show a secret to everyone who lists processes", cmd.CommandPath(), word)
-			}
-		}
+	if found := commandtest.SecretFlags(newRootCommand()); len(found) > 0 {
+		t.Errorf("%q would show a secret to everyone who lists processes", found)
 	}
 }
 
