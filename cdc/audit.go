@@ -123,7 +123,7 @@ func (a *auditor) build(budget int64, spoil func(Index) Index) error {
 	return err
 }
 
-func (a *auditor) run(ctx context.Context, ended <-chan error) error {
+func (a *auditor) run(ctx context.Context, ended chan error) error {
 	if err := a.sync(ctx, ended); err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (a *auditor) run(ctx context.Context, ended <-chan error) error {
 }
 
 // sync waits until the index follows the source.
-func (a *auditor) sync(ctx context.Context, ended <-chan error) error {
+func (a *auditor) sync(ctx context.Context, ended chan error) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -153,6 +153,7 @@ func (a *auditor) sync(ctx context.Context, ended <-chan error) error {
 		select {
 		case <-tick.C:
 		case err := <-ended:
+			ended <- err // for whoever waits for the reader's end
 			if err == nil {
 				err = errors.New("the reader ended")
 			}

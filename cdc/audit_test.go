@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"example.com/tiffin/cache"
 )
@@ -105,4 +107,23 @@ type pauseAfterLoad struct {
 func (p pauseAfterLoad) NewTxn() *cache.Txn {
 	p.pause()
 	return p.Index.NewTxn()
+}
+
+// What ends the load hopelessly ends the audit, too, and leaves no slot.
+func TestAuditEndsWithItsReader(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	cfg := config(t, db)
+	cfg.Table = "public.nosuch"
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := Audit(ctx, cfg, 1, nil)
+	if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "nosuch") {
+		t.Errorf("%v, %v", err, ctx.Err())
+	}
+	var slots int
+	if err := db.Connect(t).QueryRow(t.Context(), "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()").Scan(&slots); err != nil || slots > 0 {
+		t.Errorf("%d slots are left, %v", slots, err)
+	}
 }
