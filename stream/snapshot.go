@@ -19,7 +19,7 @@ type snapshot struct {
 	table             string
 }
 
-func openSnapshot(ctx context.Context, v *Verification) (s *snapshot, err error) {
+func openSnapshot(ctx context.Context, v *Verification) (_ *snapshot, err error) {
 	cfg, err := dsn.Parse(v.FeedbackDSN)
 	if err != nil {
 		return nil, &SettingError{err}
@@ -27,7 +27,7 @@ func openSnapshot(ctx context.Context, v *Verification) (s *snapshot, err error)
 	tune(cfg)
 	// A long answer is no fault, and a role's or database's settings may think so.
 	cfg.RuntimeParams["statement_timeout"], cfg.RuntimeParams["idle_in_transaction_session_timeout"] = "0", "0"
-	s = &snapshot{table: v.FeedbackTable.Sanitize()}
+	s := &snapshot{table: v.FeedbackTable.Sanitize()}
 	defer func() {
 		if err != nil {
 			s.close(ctx)

@@ -228,3 +228,16 @@ func TestVerifyBesideARunningDaemon(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+// Without the feedback database there is no verdict, but a reason.
+func TestVerifySaysWhichDatabaseIsAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, nil)
+	r.untilNow() // a new cluster has no place for offsets before somebody has any
+	for address, want := range map[string]string{"postgres://u@127.0.0.1:1/d": "connection refused", "host=h port=x": "cannot be understood"} {
+		_, _, err := r.verify(func(v *stream.Verification) { v.FeedbackDSN = address })
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
