@@ -41,14 +41,22 @@ func TestMain(m *testing.M) {
 var binaryDir string // set by TestMain
 
 // binary is the program, built once.
-var binary = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(binaryDir, "tiffin")
-	out, err := exec.Command("go", "build", "-o", path, "example.com/tiffin/cmd/tiffin").CombinedOutput()
+var binary = sync.OnceValues(func() (string, error) { return build("tiffin") })
+
+// others are the programs beside it.
+var others = map[string]func() (string, error){
+	"slotsetup": sync.OnceValues(func() (string, error) { return build("slotsetup") }),
+	"bench":     sync.OnceValues(func() (string, error) { return build("bench") }),
+}
+
+func build(program string) (string, error) {
+	path := filepath.Join(binaryDir, program)
+	out, err := exec.Command("go", "build", "-o", path, "example.com/tiffin/cmd/"+program).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return path, nil
-})
+}
 
 // world is a source database, a feedback database, three topics and the settings that
 // bring them together.

@@ -1,0 +1,156 @@
+package acceptance
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"example.com/tiffin/internal/devstack"
+	"example.com/tiffin/internal/devstack/devstacktest"
+)
+
+// A secret shows nowhere while the daemon works, loses each server, is refused by each, and comes back: not in
+// its log, its endpoint, the list of processes, nor in what the servers show of its sessions.
+func TestSecretsShowNowhereWhileServersComeAndGo(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	// Two of the secrets come another way than from the environment of the process.
+	settings := v.write(t, "tiffin.yaml", "source: {dsn: '"+v.env["TIFFIN_SOURCE_DSN"]+"'}\nkafka: {sasl: {password_file: "+v.write(t, "password", v.right["kafka"].text+"\n")+"}}\n")
+	bare, _, _ := strings.Cut(v.env["TIFFIN_FEEDBACK_DSN"], " password=")
+	p := v.launch(t, map[string]string{
+		"TIFFIN_SOURCE_DSN": "", "TIFFIN_KAFKA_SASL_PASSWORD": "", "TIFFIN_FEEDBACK_DSN": bare,
+		"PGPASSFILE": v.write(t, "pgpass", "*:*:*:*:"+v.right["feedback"].text+"\n"),
+	}, "tiffin", "run", "-c", settings)
+	d := &watched{vault: v, process: p}
+	d.await(t, "msg=ready")
+	d.scrape(t)
+	if err := v.client(t).ProduceSync(t.Context(), &kgo.Record{Topic: inputOfVault, Value: []byte(`{"restaurant_id":"r1","adv_campaign_id":"c","adv_campaign_content":"x","adv_campaign_owner":"o",` +
+		`"adv_campaign_owner_contact":"k","adv_campaign_datetime_start":0,"adv_campaign_datetime_end":99999999999,"datetime_created":1}`)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	d.tells(t, "/metrics", "tiffin_deliveries_total 2")
+	d.scrape(t)
+	d.sessions(t)
+
+	for _, server := range []*devstack.Postgres{v.source, v.feedback} {
+		stopped(t, func(ctx context.Context) error { return server.Stop(ctx, devstack.StopFast) })
+		d.tells(t, "/readyz", "connection refused")
+		d.scrape(t)
+		if err := server.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		d.tells(t, "/readyz", `{"ready":true`)
+	}
+	// The password is changed, and the sessions end: every new one is refused.
+	for _, c := range []struct {
+		db   *devstacktest.Database
+		role string
+	}{{v.sourceDB, "reader"}, {v.feedbackDB, "writer"}} {
+		right := map[string]string{"reader": v.right["source"].text, "writer": v.right["feedback"].text}[c.role]
+		c.db.Exec(t, "ALTER ROLE "+c.role+" PASSWORD '"+v.wrong("changed")+"'",
+			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '"+c.role+"'")
+		d.tells(t, "/readyz", "password authentication failed")
+		d.scrape(t)
+		c.db.Exec(t, "ALTER ROLE "+c.role+" PASSWORD '"+right+"'")
+		d.tells(t, "/readyz", `{"ready":true`)
+	}
+	stopped(t, v.kafka.Stop)
+	d.tells(t, "/readyz", `"ready":false`)
+	d.scrape(t)
+	if err := v.kafka.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.tells(t, "/readyz", `{"ready":true`)
+	d.scrape(t)
+
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	err := <-p.done
+	p.done <- err
+	if err != nil {
+		t.Errorf("asked to stop: %v", err)
+	}
+	v.look(t, "the daemon's log", []byte(p.log.String()))
+	for place, least := range map[string]int{"the daemon's log": 5000, "/metrics": 5000, "/": 1000, "/live/events": 500, "/live/campaigns": 50, "/audit": 50, "/debug/pprof/goroutine?debug=2": 5000, "the list of processes": 50} {
+		if v.places[place] < least {
+			t.Errorf("of %s only %d bytes were seen", place, v.places[place])
+		}
+	}
+}
+
+// watched is a daemon of which all is read that it shows.
+type watched struct {
+	*vault
+	process *process
+}
+
+// await waits until the log says something.
+func (d *watched) await(t *testing.T, text string) {
+	t.Helper()
+	w := &world{t: t}
+	w.eventually(text+" in the log", func() bool { return strings.Contains(d.process.log.String(), text) })
+}
+
+// tells waits until the endpoint says something.
+func (d *watched) tells(t *testing.T, path, text string) {
+	t.Helper()
+	w := &world{t: t}
+	w.eventually(text+" of "+path, func() bool { return strings.Contains(string(d.read(t, http.MethodGet, path)), text) })
+}
+
+// read asks the endpoint, for two seconds at most: the stream of events does not end by itself.
+func (d *watched) read(t *testing.T, method, path string) []byte {
+	t.Helper()
+	_, after, _ := strings.Cut(d.process.log.String(), "http=")
+	address, _, _ := strings.Cut(after, "\n")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+strings.TrimSpace(address)+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, _ := io.ReadAll(response.Body) // what came until it was cut
+	for name, values := range response.Header {
+		text = append(text, name+strings.Join(values, "")...)
+	}
+	d.look(t, path, text)
+	return text
+}
+
+// scrape reads everything once.
+func (d *watched) scrape(t *testing.T) {
+	t.Helper()
+	for _, path := range []string{
+		"/", "/metrics", "/livez", "/readyz", "/live/events", "/live/campaigns", "/live/search?q=c", "/live/explain?message=" + inputOfVault + "/0/0", "/debug/pprof/",
+		"/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap?debug=1", "/debug/vars", "/nosuch",
+	} {
+		d.read(t, http.MethodGet, path)
+	}
+	d.read(t, http.MethodPost, "/audit")
+	d.look(t, "the list of processes", processList(d.process.cmd.Process.Pid))
+}
+
+// sessions reads what the servers show of their clients.
+func (d *watched) sessions(t *testing.T) {
+	t.Helper()
+	for _, db := range []*devstacktest.Database{d.sourceDB, d.feedbackDB} {
+		var shown string
+		const all = "SELECT string_agg(concat_ws(' ', usename, application_name, query), E'\\n') FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+		if err := db.Connect(t).QueryRow(t.Context(), all).Scan(&shown); err != nil || !strings.Contains(shown, "tiffin") {
+			t.Errorf("the sessions: %q, %v", shown, err)
+		}
+		d.look(t, "pg_stat_activity", []byte(shown))
+	}
+}
