@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"example.com/tiffin/cdc"
+	"example.com/tiffin/cmd/internal/httpd"
 	"example.com/tiffin/cmd/internal/settings"
 	"example.com/tiffin/internal/checkup"
 	"example.com/tiffin/internal/dsn"
@@ -29,5 +30,9 @@ func Examine(ctx context.Context, s *settings.Settings, log *slog.Logger, sheet 
 	if err := migrations.Examine(ctx, feedback, opts, s.Feedback.Migrate, sheet); err != nil {
 		return err
 	}
-	return stream.Examine(ctx, kafkaConfig(s), stream.Mode(s.Delivery.Mode), sheet)
+	if err := stream.Examine(ctx, kafkaConfig(s), stream.Mode(s.Delivery.Mode), sheet); err != nil {
+		return err
+	}
+	httpd.Examine(ctx, s.HTTP.Listen, sheet)
+	return nil
 }
