@@ -48,34 +48,47 @@ type visit struct {
 	cl    *kgo.Client
 	adm   *kadm.Client
 
+	answer []string // of the seeds
 	meta   *kmsg.MetadataResponse
 	broker map[string]string // its settings, as far as they may be read
 }
 
 func (v *visit) network(ctx context.Context) {
-	v.sheet.Check(ctx, "dns", nil, func(ctx context.Context) checkup.Finding { return checkup.Resolve(ctx, v.k.Brokers, "kafka.brokers") })
-	v.sheet.Check(ctx, "tcp", []string{"dns"}, func(ctx context.Context) checkup.Finding { return checkup.Dial(ctx, v.k.Brokers, "kafka.brokers") })
-	v.sheet.Check(ctx, "tls", []string{"tcp"}, v.tls)
+	v.sheet.Check(ctx, "dns", nil, func(ctx context.Context) (f checkup.Finding) {
+		f, v.answer = checkup.Resolve(ctx, v.k.Brokers, "kafka.brokers")
+		return f
+	})
+	v.sheet.Check(ctx, "tcp", []string{"dns"}, func(ctx context.Context) (f checkup.Finding) {
+		f, v.answer = checkup.Dial(ctx, v.answer, "kafka.brokers")
+		return f
+	})
+	v.sheet.Check(ctx, "tls", []string{"tcp"}, func(ctx context.Context) checkup.Finding { return checkup.AnyOf(v.tls(ctx, v.answer)) })
 }
 
-func (v *visit) tls(ctx context.Context) checkup.Finding {
-	host, _, _ := net.SplitHostPort(v.k.Brokers[0]) // dns has judged it
-	if !v.k.TLS.Enabled {
-		if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
-			return checkup.Good("none, to this machine")
+// tls judges the certificates of the addresses that answer; which of them a client comes to is chance.
+func (v *visit) tls(ctx context.Context, addresses []string) (found []checkup.Finding) {
+	for _, address := range addresses {
+		host, _, _ := net.SplitHostPort(address) // dns has judged it
+		if !v.k.TLS.Enabled {
+			if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+				found = append(found, checkup.Good("none, to this machine"))
+				continue
+			}
+			return append(found, checkup.Odd("none: passwords and records cross the network in the clear", "kafka.tls.enabled: true, with the brokers' TLS listener in kafka.brokers"))
 		}
-		return checkup.Odd("none: passwords and records cross the network in the clear", "kafka.tls.enabled: true, with the brokers' TLS listener in kafka.brokers")
+		config, err := v.k.TLS.config()
+		if err != nil {
+			return append(found, checkup.Bad(err.Error(), "correct kafka.tls.ca_file, kafka.tls.cert_file and kafka.tls.key_file"))
+		}
+		config.ServerName = host
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		if err != nil {
+			found = append(found, checkup.Bad(err.Error(), "try again"))
+			continue
+		}
+		found = append(found, checkup.Handshake(ctx, conn, config, "kafka.tls.ca_file", v.sheet.Now()))
 	}
-	config, err := v.k.TLS.config()
-	if err != nil {
-		return checkup.Bad(err.Error(), "correct kafka.tls.ca_file, kafka.tls.cert_file and kafka.tls.key_file")
-	}
-	config.ServerName = host
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", v.k.Brokers[0])
-	if err != nil {
-		return checkup.Bad(err.Error(), "try again")
-	}
-	return checkup.Handshake(ctx, conn, config, "kafka.tls.ca_file", time.Now())
+	return found
 }
 
 func (v *visit) cluster(ctx context.Context, unmade error) {
@@ -130,8 +143,14 @@ func (v *visit) advertised(ctx context.Context) checkup.Finding {
 	for _, b := range v.meta.Brokers {
 		addresses = append(addresses, net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))))
 	}
-	for _, judge := range []func(context.Context, []string, string) checkup.Finding{checkup.Resolve, checkup.Dial} {
-		if f := judge(ctx, addresses, "advertised.listeners of the broker"); f.Verdict == checkup.Fail {
+	const setting = "advertised.listeners of the broker"
+	for _, judge := range []func(context.Context, []string, string) (checkup.Finding, []string){checkup.Resolve, checkup.Dial} {
+		if f, _ := judge(ctx, addresses, setting); f.Verdict != checkup.OK { // each leads partitions: no other can stand in
+			return checkup.Bad(f.Text, f.Fix)
+		}
+	}
+	if v.k.TLS.Enabled {
+		if f := checkup.AllOf(v.tls(ctx, addresses)); f.Verdict == checkup.Fail {
 			return f
 		}
 	}
@@ -147,13 +166,13 @@ func (v *visit) fault(what string, err error) checkup.Finding {
 }
 
 // patiently repeats a question whose answer will come by itself: on a new cluster the first question
-// for a coordinator makes the topic that it keeps its state in.
+// for a coordinator makes the topic that it keeps its state in, and the next seed is another one.
 func patiently(ctx context.Context, ask func() error) error {
 	pause := time.NewTicker(patientlyEvery)
 	defer pause.Stop()
 	for {
 		err := ask()
-		if !kerr.IsRetriable(err) {
+		if !kerr.IsRetriable(err) && !undialled(err) {
 			return err
 		}
 		select {
@@ -186,7 +205,7 @@ func (v *visit) topics(ctx context.Context) {
 		return checkup.Good("read from broker " + id)
 	})
 	for _, t := range []struct{ what, name string }{{"input", v.k.Input}, {"output", v.k.Output}, {"dead_letter", v.k.DeadLetter}} {
-		v.sheet.Check(ctx, "topic_"+t.what, []string{"login"}, func(context.Context) checkup.Finding { return v.topic(t.name) })
+		v.sheet.Check(ctx, "topic_"+t.what, []string{"login"}, func(ctx context.Context) checkup.Finding { return v.topic(ctx, t.name) })
 	}
 }
 
@@ -199,12 +218,15 @@ func (v *visit) metadata(name string) *kmsg.MetadataResponseTopic {
 	return &v.meta.Topics[i]
 }
 
-func (v *visit) topic(name string) checkup.Finding {
+func (v *visit) topic(ctx context.Context, name string) checkup.Finding {
 	t := v.metadata(name)
 	create := fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions N", v.k.Brokers[0], name)
+	creates, known := v.broker["auto.create.topics.enable"]
 	switch err := kerr.ErrorForCode(t.ErrorCode); {
-	case errors.Is(err, kerr.UnknownTopicOrPartition) && v.broker["auto.create.topics.enable"] == "true":
+	case errors.Is(err, kerr.UnknownTopicOrPartition) && creates == "true":
 		return checkup.Odd("topic "+name+" does not exist; the brokers will create it, with one partition unless num.partitions says otherwise", create)
+	case errors.Is(err, kerr.UnknownTopicOrPartition) && !known:
+		return checkup.Odd("topic "+name+" does not exist; whether the brokers will create it may not be read", create)
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return checkup.Bad("topic "+name+" does not exist", create)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
@@ -212,16 +234,33 @@ func (v *visit) topic(name string) checkup.Finding {
 	case err != nil:
 		return v.fault("topic "+name, err)
 	}
-	for _, p := range t.Partitions {
-		if p.Leader < 0 {
-			return checkup.Bad(fmt.Sprintf("topic %s: partition %d has no leader", name, p.Partition), "bring its brokers back: "+describeCommand(v.k, name))
-		}
+	if leaderless(t) != nil {
+		return checkup.Bad(leaderless(t).Error(), "bring its brokers back: "+describeCommand(v.k, name))
+	}
+	if f := v.inSync(ctx, t); name != v.k.Input && f.Verdict == checkup.Fail {
+		return f
 	}
 	text := fmt.Sprintf("%s, %d partitions, %d replicas", name, len(t.Partitions), len(t.Partitions[0].Replicas))
 	if len(t.Partitions[0].Replicas) == 1 && len(v.meta.Brokers) > 1 {
 		return checkup.Odd(text+": one broker's disk is all that holds it", "kafka-reassign-partitions.sh, to three replicas")
 	}
 	return checkup.Good(text)
+}
+
+// inSync judges whether the brokers would take a record: with fewer replicas in sync than
+// min.insync.replicas they refuse, and the client tries again in silence.
+func (v *visit) inSync(ctx context.Context, t *kmsg.MetadataResponseTopic) checkup.Finding {
+	least := slices.MinFunc(t.Partitions, func(a, b kmsg.MetadataResponseTopicPartition) int { return len(a.ISR) - len(b.ISR) })
+	need, err := minInSync(ctx, v.cl, *t.Topic)
+	if err != nil || len(least.ISR) >= need {
+		return checkup.Good("") // what may not be read is said by message_size
+	}
+	text := fmt.Sprintf("topic %s: partition %d has %d replicas in sync, min.insync.replicas is %d", *t.Topic, least.Partition, len(least.ISR), need)
+	if len(least.Replicas) < need {
+		return checkup.Bad(text+fmt.Sprintf(", of %d that there are", len(least.Replicas)), fmt.Sprintf(
+			"kafka-configs.sh --bootstrap-server %s --alter --topic %s --add-config min.insync.replicas=%d, or give it more replicas", v.k.Brokers[0], *t.Topic, len(least.Replicas)))
+	}
+	return checkup.Bad(text, "bring the missing brokers back: "+describeCommand(v.k, *t.Topic))
 }
 
 func describeCommand(k *KafkaConfig, topic string) string {
@@ -330,19 +369,45 @@ func (v *visit) transactionalID(ctx context.Context) checkup.Finding {
 func (v *visit) limits(ctx context.Context) {
 	if v.mode == ExactlyOnce {
 		v.sheet.Check(ctx, "transaction_timeout", []string{"broker_settings"}, func(context.Context) checkup.Finding {
-			text, known := v.broker["transaction.max.timeout.ms"]
-			longest, err := strconv.ParseInt(text, 10, 64)
+			longest, known := v.number("transaction.max.timeout.ms")
+			text := fmt.Sprintf("transaction.max.timeout.ms is %d", longest)
 			switch {
-			case !known || err != nil:
+			case !known:
 				return checkup.Odd("transaction.max.timeout.ms is not known", "see the brokers' settings: "+transactionTimeout.String()+" are needed")
 			case longest < transactionTimeout.Milliseconds():
-				return checkup.Bad("transaction.max.timeout.ms is "+text, fmt.Sprintf("transaction.max.timeout.ms=%d or more on the brokers", transactionTimeout.Milliseconds()))
+				return checkup.Bad(text, fmt.Sprintf("transaction.max.timeout.ms=%d or more on the brokers", transactionTimeout.Milliseconds()))
 			}
-			return checkup.Good("transaction.max.timeout.ms is " + text)
+			return checkup.Good(text)
 		})
 	}
+	v.sheet.Check(ctx, "session_timeout", []string{"broker_settings"}, func(context.Context) checkup.Finding { return v.sessionTimeout() })
 	v.sheet.Check(ctx, "message_size", []string{"topic_input", "topic_output", "topic_dead_letter"}, v.sizes)
 }
+
+// sessionTimeout judges whether the group takes a member with kafka.session_timeout.
+func (v *visit) sessionTimeout() checkup.Finding {
+	asked := v.k.SessionTimeout.Milliseconds()
+	least, lower := v.number("group.min.session.timeout.ms")
+	most, upper := v.number("group.max.session.timeout.ms")
+	text := fmt.Sprintf("kafka.session_timeout is %s, the brokers take %d to %d ms", v.k.SessionTimeout, least, most)
+	switch {
+	case !lower || !upper:
+		return checkup.Odd("group.min.session.timeout.ms and group.max.session.timeout.ms are not known", fmt.Sprintf("see the brokers' settings: %d ms must be between them", asked))
+	case asked < least || asked > most:
+		return checkup.Bad(text, "choose kafka.session_timeout between them, or change the brokers' bounds")
+	}
+	return checkup.Good(text)
+}
+
+// number is one of the broker's settings, as far as it may be read.
+func (v *visit) number(name string) (n int64, known bool) {
+	n, err := strconv.ParseInt(v.broker[name], 10, 64)
+	return n, err == nil
+}
+
+// deliveryRoom is what a delivery has more than its campaign, for a client id of a UUID's size: the id as
+// key and in the value, the time, the header, and what the format adds.
+const deliveryRoom = 512
 
 // sizes judges whether what fits into the input fits into the outputs.
 func (v *visit) sizes(ctx context.Context) checkup.Finding {
@@ -358,9 +423,9 @@ func (v *visit) sizes(ctx context.Context) checkup.Finding {
 	}
 	text := fmt.Sprintf("max.message.bytes: input %d, output %d, dead letters %d", sizes[0], sizes[1], sizes[2])
 	for i, name := range names[1:] {
-		if sizes[i+1] < sizes[0] {
+		if want := sizes[0] + int32((1-i)*deliveryRoom); sizes[i+1] < want {
 			return checkup.Odd(text+": a campaign may be too large for "+name, fmt.Sprintf(
-				"kafka-configs.sh --bootstrap-server %s --alter --topic %s --add-config max.message.bytes=%d", v.k.Brokers[0], name, sizes[0]))
+				"kafka-configs.sh --bootstrap-server %s --alter --topic %s --add-config max.message.bytes=%d", v.k.Brokers[0], name, want))
 		}
 	}
 	return checkup.Good(text)

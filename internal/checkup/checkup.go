@@ -50,6 +50,8 @@ const limit = 10 * time.Second
 
 // Sheet gathers the lines of a doctor's visit, and tells each as it comes.
 type Sheet struct {
+	// Clock is this host's; nil: time.Now.
+	Clock  func() time.Time
 	tell   func(Line)
 	area   string
 	passed []string
@@ -62,6 +64,14 @@ func NewSheet(tell func(Line)) *Sheet { return &Sheet{tell: tell} }
 
 // Area begins the checks of a server: their names get this prefix, and none of an earlier area counts.
 func (s *Sheet) Area(name string) { s.area, s.passed = name, nil }
+
+// Now is what this host's clock says.
+func (s *Sheet) Now() time.Time {
+	if s.Clock == nil {
+		return time.Now()
+	}
+	return s.Clock()
+}
 
 // Check runs one check, within ten seconds, unless one of those that it needs was not passed.
 func (s *Sheet) Check(ctx context.Context, what string, needs []string, check func(context.Context) Finding) {

@@ -7,41 +7,89 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 )
 
-// Resolve judges whether the names of addresses (HOST:PORT) are known.
-func Resolve(ctx context.Context, addresses []string, setting string) Finding {
-	var known []string
+// Resolve judges whether the names of addresses (HOST:PORT) are known, and returns those that are: one
+// will do.
+func Resolve(ctx context.Context, addresses []string, setting string) (f Finding, known []string) {
+	var found []Finding
 	for _, address := range addresses {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
-			return Bad(fmt.Sprintf("%s is no HOST:PORT", address), "correct "+setting)
+			return Bad(fmt.Sprintf("%s is no HOST:PORT", address), "correct "+setting), nil
 		}
 		ips, err := net.DefaultResolver.LookupHost(ctx, host)
 		if err != nil {
-			return Bad(fmt.Sprintf("%s: %v", host, err), "correct "+setting+", or make the name known: getent hosts "+host)
+			found = append(found, Bad(fmt.Sprintf("%s: %v", host, err), "correct "+setting+", or make the name known: getent hosts "+host))
+			continue
 		}
-		known = append(known, host+" is "+strings.Join(ips, ", "))
+		found, known = append(found, Good(host+" is "+strings.Join(ips, ", "))), append(known, address)
 	}
-	return Good(strings.Join(known, "; "))
+	return AnyOf(found), known
 }
 
-// Dial judges whether something listens at each address.
-func Dial(ctx context.Context, addresses []string, setting string) Finding {
+// Dial judges whether something listens at the addresses, and returns those where it does: one will do,
+// clients go on to the next.
+func Dial(ctx context.Context, addresses []string, setting string) (f Finding, answer []string) {
+	var found []Finding
 	for _, address := range addresses {
 		conn, err := dial(ctx, address)
 		if err != nil {
-			return Bad(err.Error(), fmt.Sprintf("start the server, open the firewall, or correct %s: nc -vz %s", setting, strings.Replace(address, ":", " ", 1)))
+			found = append(found, Bad(err.Error(), fmt.Sprintf("start the server, open the firewall, or correct %s: %s", setting, probe(address))))
+			continue
 		}
 		_ = conn.Close() // only whether it came about counts
+		found, answer = append(found, Good(address+" accepts connections")), append(answer, address)
 	}
-	return Good(strings.Join(addresses, ", ") + " accept connections")
+	return AnyOf(found), answer
 }
 
+// probe is a command that tries an address.
+func probe(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "nc -vz " + address
+	}
+	return "nc -vz " + host + " " + port
+}
+
+// AnyOf is the answer for several servers of which one suffices: those that do not serve are worth a
+// warning, and a fault if there is no other.
+func AnyOf(found []Finding) Finding {
+	all := AllOf(found)
+	works := func(f Finding) bool { return f.Verdict != Fail }
+	if all.Verdict == Fail && slices.ContainsFunc(found, works) {
+		all.Verdict = Warn
+	}
+	return all
+}
+
+// AllOf is the answer for several servers all of which are needed: the worst, with all texts and fixes.
+func AllOf(found []Finding) Finding {
+	verdict := OK
+	var texts, fixes []string
+	for _, f := range found {
+		if f.Verdict == Fail || f.Verdict == Warn && verdict == OK {
+			verdict = f.Verdict
+		}
+		if !slices.Contains(texts, f.Text) {
+			texts = append(texts, f.Text)
+		}
+		if f.Fix != "" && !slices.Contains(fixes, f.Fix) {
+			fixes = append(fixes, f.Fix)
+		}
+	}
+	return Finding{verdict, strings.Join(texts, "; "), strings.Join(fixes, "; ")}
+}
+
+// dialLimit leaves time for the second of two addresses that do not answer.
+const dialLimit = 4 * time.Second
+
 func dial(ctx context.Context, address string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", address)
+	return (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "tcp", address)
 }
 
 // expiryWarning is how long before a certificate's end an operator should hear of it.

@@ -39,3 +39,43 @@ func TestHandshakeNamesTheCertificateAndTheMismatch(t *testing.T) {
 		}
 	}
 }
+
+// Clients go on to the next of several servers: the doctor fails only where there is no next.
+func TestOneServerOfSeveralIsEnough(t *testing.T) {
+	t.Parallel()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	good, refuses, unknown := l.Addr().String(), "127.0.0.1:1", "nohost.invalid:1"
+	for _, c := range []struct {
+		addresses []string
+		dial      Verdict
+		resolve   Verdict
+	}{
+		{[]string{good}, OK, OK},
+		{[]string{good, refuses}, Warn, OK},
+		{[]string{refuses, good}, Warn, OK},
+		{[]string{refuses, refuses}, Fail, OK},
+		{[]string{unknown, good}, Warn, Warn},
+		{[]string{unknown, unknown}, Fail, Fail},
+		{[]string{good, "noport"}, Warn, Fail}, // that is no server that is away
+	} {
+		if f, _ := Dial(t.Context(), c.addresses, "setting"); f.Verdict != c.dial || (f.Fix != "") != (f.Verdict != OK) {
+			t.Errorf("dial %q: %+v, want %s", c.addresses, f, c.dial)
+		}
+		if f, _ := Resolve(t.Context(), c.addresses, "setting"); f.Verdict != c.resolve || (f.Fix != "") != (f.Verdict != OK) {
+			t.Errorf("resolve %q: %+v, want %s", c.addresses, f, c.resolve)
+		}
+	}
+}
+
+func TestFixIsACommandThatWorks(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{"h:1": "nc -vz h 1", "[::1]:5432": "nc -vz ::1 5432", "10.0.0.1:9092": "nc -vz 10.0.0.1 9092"} {
+		if got := probe(address); got != want {
+			t.Errorf("%s: %q, want %q", address, got, want)
+		}
+	}
+}

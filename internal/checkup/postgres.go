@@ -2,9 +2,11 @@ package checkup
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,63 +19,99 @@ import (
 // Postgres runs the checks of reaching a database: dns, tcp, tls, login, clock. setting is the key of
 // the DSN. It returns the connection, nil if there is none; the caller closes it.
 func Postgres(ctx context.Context, s *Sheet, config *pgx.ConnConfig, setting string) (conn *pgx.Conn) {
-	p := postgres{config, setting}
+	p := &postgres{config: config, setting: setting, sheet: s}
 	hosts := p.addresses()
 	s.Check(ctx, "dns", nil, func(ctx context.Context) Finding {
 		if len(hosts) == 0 {
 			return Good("a local socket: " + config.Host)
 		}
-		return Resolve(ctx, hosts, setting)
+		var f Finding
+		f, hosts = Resolve(ctx, hosts, setting)
+		return f
 	})
 	s.Check(ctx, "tcp", []string{"dns"}, func(ctx context.Context) Finding {
 		if len(hosts) == 0 {
 			return Good("a local socket")
 		}
-		return Dial(ctx, hosts, setting)
+		var f Finding
+		f, p.answer = Dial(ctx, hosts, setting)
+		return f
 	})
 	s.Check(ctx, "tls", []string{"tcp"}, p.tls)
 	s.Check(ctx, "login", []string{"tls"}, func(ctx context.Context) (f Finding) {
 		conn, f = p.login(ctx)
 		return f
 	})
-	s.Check(ctx, "clock", []string{"login"}, func(ctx context.Context) Finding { return clock(ctx, conn) })
+	s.Check(ctx, "clock", []string{"login"}, func(ctx context.Context) Finding { return p.clock(ctx, conn) })
 	return conn
 }
 
 type postgres struct {
 	config  *pgx.ConnConfig
 	setting string
+	sheet   *Sheet
+	answer  []string // addresses that accept connections
 }
 
-// addresses are those of TCP; hosts of the same DSN once each.
-func (p postgres) addresses() []string {
-	var all []string
-	add := func(host string, port uint16) {
-		address := net.JoinHostPort(host, strconv.Itoa(int(port)))
-		if !strings.HasPrefix(host, "/") && (len(all) == 0 || all[len(all)-1] != address) {
-			all = append(all, address)
+// host is one of those that the DSN names.
+type host struct {
+	address string // HOST:PORT; empty: a local socket
+	name    string
+	tls     *tls.Config
+}
+
+// hosts in their order, once each: pgx repeats one that it tries in two ways, and what it tries first
+// is what sslmode prefers.
+func (p *postgres) hosts() []host {
+	var all []host
+	add := func(name string, port uint16, config *tls.Config) {
+		h := host{net.JoinHostPort(name, strconv.Itoa(int(port))), name, config}
+		if strings.HasPrefix(name, "/") {
+			h.address = ""
+		}
+		if !slices.ContainsFunc(all, func(other host) bool { return other.address == h.address && other.name == h.name }) {
+			all = append(all, h)
 		}
 	}
-	add(p.config.Host, p.config.Port)
+	add(p.config.Host, p.config.Port, p.config.TLSConfig)
 	for _, f := range p.config.Fallbacks {
-		add(f.Host, f.Port)
+		add(f.Host, f.Port, f.TLSConfig)
 	}
 	return all
 }
 
-// tls asks the server for TLS as libpq does (SSLRequest), and judges its certificate.
-func (p postgres) tls(ctx context.Context) Finding {
-	addresses := p.addresses()
-	if p.config.TLSConfig == nil {
-		if len(addresses) == 0 || loopback(p.config.Host) {
-			return Good("none, to this machine")
+// addresses are those of TCP.
+func (p *postgres) addresses() (all []string) {
+	for _, h := range p.hosts() {
+		if h.address != "" {
+			all = append(all, h.address)
 		}
+	}
+	return all
+}
+
+// tls judges every host that answers: which of them serves today is chance.
+func (p *postgres) tls(ctx context.Context) Finding {
+	var found []Finding
+	for _, h := range p.hosts() {
+		if h.address == "" || slices.Contains(p.answer, h.address) {
+			found = append(found, p.tlsOf(ctx, h))
+		}
+	}
+	return AnyOf(found)
+}
+
+// tlsOf asks a server for TLS as libpq does (SSLRequest), and judges its certificate.
+func (p *postgres) tlsOf(ctx context.Context, h host) Finding {
+	switch {
+	case h.address == "":
+		return Good("a local socket needs none")
+	case h.tls == nil && loopback(h.name):
+		return Good("none, to this machine")
+	case h.tls == nil:
 		return Odd("none: sslmode says so, passwords and rows cross the network in the clear", "sslmode=verify-full in "+p.setting)
 	}
-	if len(addresses) == 0 {
-		return Good("a local socket needs none")
-	}
-	conn, err := dial(ctx, addresses[0])
+	conn, err := dial(ctx, h.address)
 	if err != nil {
 		return Bad(err.Error(), "try again")
 	}
@@ -84,17 +122,21 @@ func (p postgres) tls(ctx context.Context) Finding {
 		if p.mayBePlain() {
 			return Odd("the server offers none, and sslmode lets that pass", "ssl = on at the server, and sslmode=verify-full in "+p.setting)
 		}
-		return Bad(fmt.Sprintf("the server offers no TLS (%v), and sslmode in %s demands it", err, p.setting), "ssl = on at the server, or another sslmode")
+		why := ""
+		if err != nil {
+			why = " (" + err.Error() + ")"
+		}
+		return Bad("the server at "+h.address+" offers no TLS"+why+", and sslmode in "+p.setting+" demands it", "ssl = on at the server, or another sslmode")
 	}
-	f := Handshake(ctx, conn, p.config.TLSConfig, "sslrootcert in "+p.setting, time.Now())
-	if f.Verdict == OK && p.config.TLSConfig.InsecureSkipVerify && p.config.TLSConfig.VerifyPeerCertificate == nil {
+	f := Handshake(ctx, conn, h.tls, "sslrootcert in "+p.setting, p.sheet.Now())
+	if f.Verdict == OK && h.tls.InsecureSkipVerify && h.tls.VerifyPeerCertificate == nil {
 		return Odd(f.Text+"; not verified, as sslmode says", "sslmode=verify-full in "+p.setting)
 	}
 	return f
 }
 
 // mayBePlain reports whether sslmode lets a connection without TLS pass (allow, prefer).
-func (p postgres) mayBePlain() bool {
+func (p *postgres) mayBePlain() bool {
 	for _, f := range p.config.Fallbacks {
 		if f.TLSConfig == nil {
 			return true
@@ -118,7 +160,7 @@ func offersTLS(conn net.Conn) (bool, error) {
 	return answer[0] == 'S', nil
 }
 
-func (p postgres) login(ctx context.Context) (*pgx.Conn, Finding) {
+func (p *postgres) login(ctx context.Context) (*pgx.Conn, Finding) {
 	conn, err := pgx.ConnectConfig(ctx, p.config)
 	who := fmt.Sprintf("user %s, database %s", p.config.User, p.config.Database)
 	if err == nil {
@@ -148,13 +190,13 @@ func (p postgres) login(ctx context.Context) (*pgx.Conn, Finding) {
 const clockTolerance = time.Second
 
 // clock compares the server's clock with this host's: campaigns begin and end by the latter.
-func clock(ctx context.Context, conn *pgx.Conn) Finding {
-	before := time.Now()
+func (p *postgres) clock(ctx context.Context, conn *pgx.Conn) Finding {
+	before := p.sheet.Now()
 	var there time.Time
 	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&there); err != nil {
 		return Bad("ask for the time: "+err.Error(), "try again")
 	}
-	return skew(before, there, time.Now())
+	return skew(before, there, p.sheet.Now())
 }
 
 // skew compares a time told between two of this host's. What the question took is not known more

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +37,7 @@ func newGuarded(t *testing.T, kafka *devstack.Kafka) *guarded {
 	for _, topic := range []string{in, out, dead} {
 		devstacktest.CreateTopic(t, kafka.PlainBrokers(), topic, 1, nil)
 	}
+	alter("in", "max.message.bytes", "900000")(t, g) // the others take what a delivery has more
 	user := func() *kadm.ACLBuilder {
 		return kadm.NewACLs().Allow("User:" + kafka.Username()).AllowHosts("*").ResourcePatternType(kadm.ACLPatternLiteral)
 	}
@@ -70,25 +73,45 @@ func (g *guarded) revoke(t *testing.T, what string) {
 }
 
 // guardedKafka asks everybody but plaintext clients for rights.
-func guardedKafka(t *testing.T) *devstack.Kafka {
+func guardedKafka(t *testing.T, settings map[string]string) *devstack.Kafka {
 	t.Helper()
-	return devstacktest.StartKafka(t, devstack.KafkaOptions{SASL: true, Detours: 1, Settings: map[string]string{
-		"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users": "User:ANONYMOUS",
-	}})
+	all := map[string]string{"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users": "User:ANONYMOUS"}
+	maps.Copy(all, settings)
+	return devstacktest.StartKafka(t, devstack.KafkaOptions{SASL: true, Detours: 1, Settings: all})
 }
 
 // Without the right to read the brokers' settings all else is judged.
 func TestDoctorNeedsNoRightToTheBrokersSettings(t *testing.T) {
 	t.Parallel()
-	g := newGuarded(t, guardedKafka(t)) // of its own: the right is to the cluster, for all
+	g := newGuarded(t, guardedKafka(t, nil)) // of its own: the right is to the cluster, for all
 	_, healthy, _ := examine(t, g.environ)
 	g.revoke(t, "cluster")
-	ailment{warn: "kafka.broker_settings"}.judge(t, g.environ, append(healthy, "kafka.transaction_timeout"))
+	unknown := append(healthy, "kafka.transaction_timeout", "kafka.session_timeout")
+	ailment{warn: "kafka.broker_settings"}.judge(t, g.environ, unknown)
+	// Whether the brokers would make a missing topic is one of these settings; what is to be known of
+	// the topic itself is not known either.
+	gone("out")(t, g)
+	ailment{warn: "kafka.topic_output"}.judge(t, g.environ, append(unknown, "kafka.broker_settings", "kafka.may_write_output", "kafka.message_size"))
+}
+
+// A real broker that allows transactions of half a minute only, and short sessions.
+func TestDoctorNamesTheBrokersLimits(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t, guardedKafka(t, map[string]string{"transaction.max.timeout.ms": "30000", "group.max.session.timeout.ms": "60000"}))
+	fails, healthy, lines := examine(t, g.environ)
+	if !slices.Equal(fails, []string{"kafka.transaction_timeout"}) {
+		t.Errorf("fails %v\n%+v", fails, lines)
+	}
+	g.set("TIFFIN_DELIVERY_MODE", "at_least_once") // needs no transactions
+	ailment{}.judge(t, g.environ, healthy)
+	g.set("TIFFIN_KAFKA_SESSION_TIMEOUT", "61s")
+	ailment{fail: "kafka.session_timeout"}.judge(t, g.environ, healthy)
 }
 
 func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 	t.Parallel()
-	kafka := guardedKafka(t)
+	kafka := guardedKafka(t, nil)
+	impostor := devstacktest.OpenRouteFrom(t, "127.0.0.2:0", kafka.Brokers()[0]).Address()
 	foreign := foreignAuthority(t)
 	set := func(variable, value string) func(*testing.T, *guarded) {
 		return func(_ *testing.T, g *guarded) { g.set("TIFFIN_KAFKA_"+variable, value) }
@@ -103,7 +126,13 @@ func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 	for name, c := range map[string]disease{
 		"name unknown":      {fail: "kafka.dns", breaks: set("BROKERS", "nohost.invalid:9092")},
 		"nobody listens":    {fail: "kafka.tcp", breaks: set("BROKERS", "127.0.0.1:1")},
+		"one seed away":     {warn: "kafka.tcp", breaks: set("BROKERS", "127.0.0.1:1,"+kafka.Brokers()[0])},
+		"one seed unknown":  {warn: "kafka.dns", breaks: set("BROKERS", kafka.Brokers()[0]+",nohost.invalid:1")},
 		"foreign authority": {fail: "kafka.tls", breaks: set("TLS_CA_FILE", foreign)},
+		"wrong name":        {fail: "kafka.tls", breaks: set("BROKERS", impostor)},
+		"session too long":  {fail: "kafka.session_timeout", breaks: set("SESSION_TIMEOUT", "31m")},
+		"too few replicas":  {fail: "kafka.topic_output", breaks: alter("out", "min.insync.replicas", "2")},
+		"too few for dead":  {fail: "kafka.topic_dead_letter", breaks: alter("dead", "min.insync.replicas", "2")},
 		"wrong password":    {fail: "kafka.login", breaks: set("SASL_PASSWORD", "hunter2")},
 		// The seed answers, but the address that it tells its clients does not.
 		"advertised": {fail: "kafka.advertised", breaks: func(_ *testing.T, g *guarded) {
@@ -119,13 +148,8 @@ func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 		"may not write dead": {fail: "kafka.may_write_dead_letter", breaks: revoke("dead")},
 		"no group":           {fail: "kafka.group", breaks: revoke("group")},
 		"no transactions":    {fail: "kafka.transactional_id", breaks: revoke("transaction")},
-		"small output": {warn: "kafka.message_size", breaks: func(t *testing.T, g *guarded) {
-			t.Helper()
-			small := "1000"
-			if _, err := g.admin.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "max.message.bytes", Value: &small}}, g.name+"-out"); err != nil {
-				t.Fatal(err)
-			}
-		}},
+		"small output":       {warn: "kafka.message_size", breaks: alter("out", "max.message.bytes", "900511")}, // no room for the client
+		"small dead":         {warn: "kafka.message_size", breaks: alter("dead", "max.message.bytes", "899999")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -137,6 +161,16 @@ func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 			c.breaks(t, g)
 			ailment{fail: c.fail, warn: c.warn}.judge(t, g.environ, healthy)
 		})
+	}
+}
+
+func alter(suffix, name, value string) func(*testing.T, *guarded) {
+	return func(t *testing.T, g *guarded) {
+		t.Helper()
+		results, err := g.admin.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: name, Value: &value}}, g.name+"-"+suffix)
+		if err != nil || results[0].Err != nil {
+			t.Fatal(err, results)
+		}
 	}
 }
 
@@ -152,34 +186,20 @@ func gone(suffix string) func(*testing.T, *guarded) {
 // foreignAuthority is the certificate of an authority that signed nothing of the others.
 func foreignAuthority(t *testing.T) string {
 	t.Helper()
-	other, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{TLS: true})
+	return startPostgres(t, devstack.PostgresOptions{TLS: true}).CAFile()
+}
+
+// A broker of before Kafka 2.5 cannot fence by the group's generation. None so old is to be had that
+// runs on a Java of today, so this one is in memory.
+func TestDoctorNamesABrokerThatIsTooOld(t *testing.T) {
+	t.Parallel()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "campaigns", "deliveries", "campaigns.dlq"), kfake.MaxVersions(kversion.V2_4_0()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = other.Close() })
-	return other.CAFile()
-}
-
-// What the brokers' settings and versions forbid, and an address that leads nowhere.
-func TestDoctorNamesWhatTheBrokersCannot(t *testing.T) {
-	t.Parallel()
-	topics := kfake.SeedTopics(1, "campaigns", "deliveries", "campaigns.dlq")
-	for fail, options := range map[string][]kfake.Opt{
-		// A broker of before Kafka 2.5 cannot fence by the group's generation.
-		"kafka.version":             {kfake.MaxVersions(kversion.V2_4_0())},
-		"kafka.transaction_timeout": {kfake.BrokerConfigs(map[string]string{"transaction.max.timeout.ms": "30000"})},
-	} {
-		t.Run(fail, func(t *testing.T) {
-			t.Parallel()
-			cluster, err := kfake.NewCluster(append(options, kfake.NumBrokers(1), topics)...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(cluster.Close)
-			p := newPatient(t, servers.Postgres(t))
-			_, healthy, _ := examine(t, p.environ)
-			p.set("TIFFIN_KAFKA_BROKERS", strings.Join(cluster.ListenAddrs(), ","))
-			ailment{fail: fail}.judge(t, p.environ, healthy)
-		})
-	}
+	t.Cleanup(cluster.Close)
+	p := newPatient(t, servers.Postgres(t))
+	_, healthy, _ := examine(t, p.environ)
+	p.set("TIFFIN_KAFKA_BROKERS", strings.Join(cluster.ListenAddrs(), ","))
+	ailment{fail: "kafka.version"}.judge(t, p.environ, healthy)
 }

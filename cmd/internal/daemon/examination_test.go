@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -57,6 +58,12 @@ func (p *patient) set(variable, value string) { p.environ = append(p.environ, va
 // examine returns the checks that fail, and those that are worth a warning.
 func examine(t *testing.T, environ []string) (fails, warns []string, lines map[string]checkup.Line) {
 	t.Helper()
+	return examineBy(t, environ, nil)
+}
+
+// examineBy is the same, by a clock that may look at what was told so far.
+func examineBy(t *testing.T, environ []string, clock func(lines map[string]checkup.Line) time.Time) (fails, warns []string, lines map[string]checkup.Line) {
+	t.Helper()
 	s, err := settings.Load(settings.Input{Environ: last(environ)})
 	if err != nil {
 		t.Fatal(err)
@@ -75,6 +82,9 @@ func examine(t *testing.T, environ []string) (fails, warns []string, lines map[s
 		default:
 		}
 	})
+	if clock != nil {
+		sheet.Clock = func() time.Time { return clock(lines) }
+	}
 	if err := Examine(t.Context(), s, slog.New(slog.DiscardHandler), sheet); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +138,12 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 		"source: role unknown": {fail: "source.login", breaks: func(_ *testing.T, p *patient) {
 			p.set("TIFFIN_SOURCE_DSN", p.server.DSNFor("nobody_knows", "", p.db.Name))
 		}},
-		"source: too old":          {fail: "source.version", breaks: setting("TIFFIN_SOURCE_FAILOVER", "true")},
+		"source: too old": {fail: "source.version", breaks: pretends("$READER", "130010")},
+		"source: no failover yet": {fail: "source.version", breaks: func(t *testing.T, p *patient) {
+			t.Helper()
+			pretends("$READER", "160001")(t, p)
+			p.set("TIFFIN_SOURCE_FAILOVER", "true")
+		}},
 		"source: no replication":   {fail: "source.replication_right", breaks: sql("ALTER ROLE $READER NOREPLICATION")},
 		"source: a pooler":         {fail: "source.replication_connection", breaks: throughAPooler},
 		"source: no table":         {fail: "source.table", breaks: sql("DROP TABLE subscribers_restaurants")},
@@ -140,10 +155,28 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 		"source: publication":      {fail: "source.publication", breaks: sql("DROP PUBLICATION tiffin")},
 		"source: half published":   {fail: "source.publication", breaks: sql("ALTER PUBLICATION tiffin SET (publish = 'insert')")},
 		"source: foreign slot":     {fail: "source.slot", breaks: sql("SELECT pg_create_logical_replication_slot('$SLOT', 'test_decoding')")},
-		"source: slot never made":  {fail: "source.slot", breaks: setting("TIFFIN_SOURCE_SETUP", "never")},
+		"source: slot held":        {fail: "source.slot", breaks: slotHeldBy("another program")},
+		"source: rows filtered":    {fail: "source.publication", breaks: published("WHERE (restaurant_id <> 'r9')")},
+		"source: columns left out": {fail: "source.publication", breaks: published("(id, restaurant_id)")},
+		"source: log held back": {warn: "source.retained_wal", breaks: func(t *testing.T, p *patient) {
+			t.Helper()
+			sql("SELECT pg_create_logical_replication_slot('$SLOT', 'pgoutput')", "SELECT pg_logical_emit_message(false, 'filler', repeat('x', 2000000))")(t, p)
+			p.set("TIFFIN_SOURCE_MAX_RETAINED_WAL", "3MiB")
+		}},
+		"source: one host away": {warn: "source.tcp", breaks: func(_ *testing.T, p *patient) {
+			p.set("TIFFIN_SOURCE_DSN", strings.Replace(p.server.DSNFor(p.reader, "", p.db.Name), "@", "@127.0.0.1:1,", 1))
+		}},
+		"source: one host unknown": {warn: "source.dns", breaks: func(_ *testing.T, p *patient) {
+			p.set("TIFFIN_SOURCE_DSN", strings.Replace(p.server.DSNFor(p.reader, "", p.db.Name), p.server.Address(), p.server.Address()+",nohost.invalid:1", 1))
+		}},
+		"source: slot never made": {fail: "source.slot", breaks: setting("TIFFIN_SOURCE_SETUP", "never")},
 
-		"feedback: name unknown":     {fail: "feedback.dns", breaks: setting("TIFFIN_FEEDBACK_DSN", "postgres://u@nohost.invalid/d")},
-		"feedback: nobody listens":   {fail: "feedback.tcp", breaks: setting("TIFFIN_FEEDBACK_DSN", "postgres://u@127.0.0.1:1/d")},
+		"feedback: name unknown":   {fail: "feedback.dns", breaks: setting("TIFFIN_FEEDBACK_DSN", "postgres://u@nohost.invalid/d")},
+		"feedback: nobody listens": {fail: "feedback.tcp", breaks: setting("TIFFIN_FEEDBACK_DSN", "postgres://u@127.0.0.1:1/d")},
+		"feedback: TLS demanded": {fail: "feedback.tls", breaks: func(_ *testing.T, p *patient) {
+			p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", p.db.Name)+"&sslmode=require")
+		}},
+		"feedback: too old":          {fail: "feedback.version", breaks: pretends("$WRITER", "130010")},
 		"feedback: database unknown": {fail: "feedback.login", breaks: func(_ *testing.T, p *patient) { p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", "no_such")) }},
 		"feedback: not migrated":     {fail: "feedback.schema", breaks: setting("TIFFIN_FEEDBACK_MIGRATE", "false")},
 		"feedback: may not migrate":  {fail: "feedback.schema", breaks: sql("REVOKE CREATE ON DATABASE $DATABASE FROM $WRITER")},
@@ -154,6 +187,16 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 		"feedback: trigger": {warn: "feedback.triggers", breaks: migrated("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
 			"CREATE TRIGGER t BEFORE INSERT ON subscribers_feedback FOR EACH ROW EXECUTE FUNCTION f()")},
 		"feedback: rows refused": {fail: "feedback.row_security", breaks: migrated("ALTER TABLE subscribers_feedback ENABLE ROW LEVEL SECURITY")},
+
+		"http: address taken": {fail: "http.listen", breaks: func(t *testing.T, p *patient) {
+			t.Helper()
+			other, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = other.Close() })
+			p.set("TIFFIN_HTTP_LISTEN", other.Addr().String())
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -251,12 +294,7 @@ func TestDoctorNamesWhatIsWrongWithAServer(t *testing.T) {
 	} {
 		t.Run(fail, func(t *testing.T) {
 			t.Parallel()
-			server, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{Settings: options})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = server.Close() })
-			p := newPatient(t, server)
+			p := newPatient(t, startPostgres(t, devstack.PostgresOptions{Settings: options}))
 			// A good server is any other: the feedback database stays on it, too.
 			_, healthy, _ := examine(t, newPatient(t, servers.Postgres(t)).environ)
 			ailment{fail: fail}.judge(t, p.environ, healthy)
@@ -267,26 +305,27 @@ func TestDoctorNamesWhatIsWrongWithAServer(t *testing.T) {
 // A certificate of another authority, a name that it does not bear.
 func TestDoctorNamesTheCertificate(t *testing.T) {
 	t.Parallel()
-	server, err := devstack.StartPostgres(t.Context(), devstack.PostgresOptions{TLS: true, Auth: devstack.AuthSCRAM})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
+	options := devstack.PostgresOptions{TLS: true, Auth: devstack.AuthSCRAM}
+	server, other := startPostgres(t, options), startPostgres(t, options)
 	w := newWorld(t)
-	dsn := func(host, password, ca string) string {
-		return fmt.Sprintf("postgres://postgres:%s@%s:%d/postgres?sslmode=verify-full&sslrootcert=%s",
-			url.PathEscape(password), host, server.Port(), url.QueryEscape(ca))
+	impostor := devstacktest.OpenRouteFrom(t, "127.0.0.2:0", server.Address()).Address()
+	dsn := func(hosts, password, ca string) string {
+		return fmt.Sprintf("postgres://postgres:%s@%s/postgres?sslmode=verify-full&sslrootcert=%s", url.PathEscape(password), hosts, url.QueryEscape(ca))
 	}
-	foreign := foreignAuthority(t)
+	here, foreign := server.Address(), other.CAFile()
 	for _, c := range []struct {
 		dsn, check string
 		verdict    checkup.Verdict
 		text       string
 	}{
-		{dsn("127.0.0.1", server.Password(), server.CAFile()), "source.tls", checkup.Warn, "valid until"}, // for a week
+		{dsn(here, server.Password(), server.CAFile()), "source.tls", checkup.Warn, "valid until"}, // for a week
 
-		{dsn("127.0.0.1", server.Password(), foreign), "source.tls", checkup.Fail, "not trusted"},
-		{dsn("127.0.0.1", "hunter2", server.CAFile()), "source.login", checkup.Fail, "password authentication failed"},
+		{dsn(here, server.Password(), foreign), "source.tls", checkup.Fail, "not trusted"},
+		{dsn(impostor, server.Password(), server.CAFile()), "source.tls", checkup.Fail, "not for 127.0.0.2"},
+		// Of several hosts each is looked at, not only the first, and one that serves will do.
+		{dsn(here+","+impostor, server.Password(), server.CAFile()), "source.tls", checkup.Warn, "not for 127.0.0.2"},
+		{dsn(here+","+other.Address(), server.Password(), server.CAFile()), "source.tls", checkup.Warn, "not trusted"},
+		{dsn(here, "hunter2", server.CAFile()), "source.login", checkup.Fail, "password authentication failed"},
 	} {
 		_, _, lines := examine(t, append(w.environ, "TIFFIN_SOURCE_DSN="+c.dsn))
 		if l := lines[c.check]; l.Verdict != c.verdict || !strings.Contains(l.Text, c.text) {
