@@ -41,6 +41,7 @@ func TestBrokerFaultsLoseNothing(t *testing.T) {
 			o.bothEqual()
 		})
 	}
+	t.Run("the doctor beside one that is killed", func(t *testing.T) { doctorBesideAKilledBroker(t, k) }) //nolint:paralleltest // as above
 }
 
 func (o *outage) brokersKilled(k *devstack.Kafka) {
