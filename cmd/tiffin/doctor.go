@@ -46,10 +46,13 @@ The exit status is 0 if all is ok or worth a warning, 1 if something fails.`,
 		if *asJSON {
 			told = errors.Join(told, json.NewEncoder(cmd.OutOrStdout()).Encode(doctorSummary{sheet.Fails == 0, sheet.Fails, sheet.Warns}))
 		}
-		if told == nil && sheet.Fails > 0 {
-			return fmt.Errorf("doctor: %d checks fail", sheet.Fails)
+		switch {
+		case told != nil || sheet.Fails == 0:
+			return told
+		case sheet.Fails == 1:
+			return errors.New("doctor: 1 check fails")
 		}
-		return told
+		return fmt.Errorf("doctor: %d checks fail", sheet.Fails)
 	}
 	return cmd
 }

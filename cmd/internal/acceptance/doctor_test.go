@@ -158,7 +158,7 @@ func TestDoctorTellsAndChangesNothing(t *testing.T) {
 
 	for _, args := range [][]string{nil, {"--json"}} {
 		status, stdout, stderr = c.doctor(t, "TIFFIN_SOURCE_TABLE=nosuch", args...)
-		if status != 1 || !strings.HasPrefix(stderr, "tiffin: doctor: 1 check") || !strings.Contains(stdout, "nosuch") {
+		if status != 1 || !strings.HasPrefix(stderr, "tiffin: doctor: 1 check fails") || !strings.Contains(stdout, "nosuch") {
 			t.Errorf("a table is missing: exit %d, %q\n%s", status, stderr, stdout)
 		}
 	}
