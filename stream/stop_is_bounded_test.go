@@ -19,7 +19,7 @@ func TestStopDoesNotWaitForSilentBrokers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				w := newCrashWorld(t)
+				w := newCrashWorld(t, crashKind{})
 				defer w.close()
 				w.subscribe(t, 0)
 				var silent atomic.Bool
