@@ -1,0 +1,40 @@
+package devstack
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// kafkaScripts are those of bin/ in Kafka's distribution that the documents use, and the class that
+// each of them runs. The jars come without them.
+func kafkaScripts() map[string]string {
+	return map[string]string{
+		"kafka-acls.sh":            "org.apache.kafka.tools.AclCommand",
+		"kafka-consumer-groups.sh": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+		"kafka-topics.sh":          "org.apache.kafka.tools.TopicCommand",
+	}
+}
+
+// WriteScripts puts Kafka's command line tools into a directory, under their names in its
+// distribution. They take the same arguments, and log nothing but warnings.
+func (k *Kafka) WriteScripts(dir string) error {
+	flags := append([]string{"-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"}, k.install.flags()...)
+	for name, class := range kafkaScripts() {
+		script := "#!/bin/sh\nexec " + shellWords(append([]string{k.install.java}, append(flags, class)...)) + ` "$@"` + "\n"
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
+			return fmt.Errorf("write kafka's script %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// shellWords quotes each word for a POSIX shell.
+func shellWords(words []string) string {
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	}
+	return strings.Join(quoted, " ")
+}
