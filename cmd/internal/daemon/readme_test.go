@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"example.com/tiffin/internal/manual"
 	"example.com/tiffin/migrations"
 )
 
@@ -18,7 +19,7 @@ func TestReadmeGrantsAreEnough(t *testing.T) {
 	reader, writer := servers.Unique(t, "reader"), servers.Unique(t, "writer")
 	names := strings.NewReplacer("tiffin_reader", reader, "tiffin_writer", writer, "DATABASE app", "DATABASE "+w.db.Name, "DATABASE feedback", "DATABASE "+w.db.Name)
 	for _, info := range []string{"source", "feedback"} {
-		w.db.Exec(t, names.Replace(block(t, "README.md", "sql "+info)))
+		w.db.Exec(t, names.Replace(manual.Named(t, "README.md", "sql "+info)))
 	}
 	w.db.Exec(t, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", migrationScript(t, writer))
 	defer w.db.Exec(t, fmt.Sprintf("DROP OWNED BY %[1]s, %[2]s; DROP ROLE %[1]s, %[2]s", reader, writer))
