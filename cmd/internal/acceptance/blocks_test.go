@@ -23,7 +23,15 @@ func executedBy() map[string]string {
 		"docs/operating.md: sql partitioned":  "TestFeedbackTableMayBePartitionedAndTrimmed",
 		"docs/operating.md: sql housekeeping": "TestFeedbackTableMayBePartitionedAndTrimmed",
 		"docs/operating.md: sql log":          "TestBudgetOfTheLogIsComputedOnTheServer",
-		"docs/runbooks.md: sh dead letters":   "TestReadmeFromCloneToTheFirstCampaign",
+		"docs/runbooks.md: sh slot":           "TestRunbooksAreRehearsed",
+		"docs/runbooks.md: sql drop":          "TestRunbooksAreRehearsed",
+		"docs/runbooks.md: sh reasons":        "TestRunbooksAreRehearsed",
+		"docs/runbooks.md: sql waits":         "TestRunbooksAreRehearsed",
+		"docs/runbooks.md: sql sender":        "TestRunbooksAreRehearsed",
+		"docs/runbooks.md: sql oldest":        "TestRunbooksAreRehearsed",
+		"docs/runbooks.md: sql slots":         "TestRunbooksAreRehearsed",
+		"docs/runbooks.md: sh rebuilds":       "TestRunbooksAreRehearsed",
+		"docs/runbooks.md: sh dead letters":   "TestRunbooksAreRehearsed",
 		"docs/security.md: conf hba":          "TestReadmeFromCloneToTheFirstCampaign",
 	}
 }

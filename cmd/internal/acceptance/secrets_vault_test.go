@@ -146,14 +146,11 @@ func (v *vault) environ(changes map[string]string) (environ []string) {
 // launch starts a program of which all is read that it shows.
 func (v *vault) launch(t *testing.T, changes map[string]string, args ...string) *process {
 	t.Helper()
-	path, err := binary()
-	if other := others[args[0]]; other != nil {
-		path, err = other()
-	}
+	dir, err := programs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(path, args[1:]...), done: make(chan error, 1)}
+	p := &process{cmd: exec.Command(filepath.Join(dir, args[0]), args[1:]...), done: make(chan error, 1)}
 	p.cmd.Env = v.environ(changes)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

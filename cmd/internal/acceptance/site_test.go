@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -360,16 +359,6 @@ func (s *site) write(name, text string) {
 		s.t.Fatal(err)
 	}
 }
-
-// programs are tiffin and slotsetup, built once, for tests that do not build them as the README says.
-var programs = sync.OnceValues(func() (string, error) {
-	dir := filepath.Join(binaryDir, "programs")
-	out, err := exec.Command("go", "build", "-o", dir+"/", "example.com/tiffin/cmd/tiffin", "example.com/tiffin/cmd/slotsetup").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return dir, nil
-})
 
 // clone copies what is under version control, and what would be.
 func clone(t *testing.T, to string) {

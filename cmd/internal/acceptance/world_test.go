@@ -40,22 +40,19 @@ func TestMain(m *testing.M) {
 
 var binaryDir string // set by TestMain
 
-// binary is the program, built once.
-var binary = sync.OnceValues(func() (string, error) { return build("tiffin") })
-
-// others are the programs beside it.
-var others = map[string]func() (string, error){
-	"slotsetup": sync.OnceValues(func() (string, error) { return build("slotsetup") }),
-	"bench":     sync.OnceValues(func() (string, error) { return build("bench") }),
-}
-
-func build(program string) (string, error) {
-	path := filepath.Join(binaryDir, program)
-	out, err := exec.Command("go", "build", "-o", path, "example.com/tiffin/cmd/"+program).CombinedOutput()
+// programs is the directory of tiffin, slotsetup and bench, built once.
+var programs = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("go", "build", "-o", binaryDir+"/", "example.com/tiffin/cmd/tiffin", "example.com/tiffin/cmd/slotsetup", "example.com/tiffin/cmd/bench").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
-	return path, nil
+	return binaryDir, nil
+})
+
+// binary is the program itself.
+func binary() (string, error) {
+	dir, err := programs()
+	return filepath.Join(dir, "tiffin"), err
 }
 
 // world is a source database, a feedback database, three topics and the settings that
