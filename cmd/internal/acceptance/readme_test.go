@@ -27,7 +27,7 @@ func TestReadmeFromCloneToTheFirstCampaign(t *testing.T) {
 		"sql source":   func(block string) { s.psql(s.source, "app", block) },
 		"sql feedback": func(block string) { s.psql(s.feedback, "feedback", block) },
 		"sh migrate":   sh, "yaml settings": s.settings, "sh run": r.run,
-		"sh ready":   func(block string) { s.until(block, `{"ready":true,"reasons":[]}`) },
+		"sh ready":   r.ready,
 		"sh publish": sh, "sh read": r.read,
 	})
 	r.deadLetter()
@@ -76,6 +76,12 @@ func (r *readme) run(block string) {
 		}
 	}
 	r.running = r.start(block)
+}
+
+func (r *readme) ready(block string) {
+	r.t.Helper()
+	r.says(r.running, "msg=ready") // or it has ended, and says why
+	r.until(block, `{"ready":true,"reasons":[]}`)
 }
 
 // read expects both deliveries of the campaign, and its row in the manifest.
