@@ -55,4 +55,14 @@ func freePorts(ctx context.Context, n int) ([]int, error) {
 	return nil, fmt.Errorf("find %d free ports of 127.0.0.1 in %d-%d: %w", n, lowestPort, highestPort, errors.Join(faults...))
 }
 
+// FreeAddress is a host:port of this machine on which nobody listens, and which this process is not given
+// again: for a server that is started elsewhere.
+func FreeAddress(ctx context.Context) (string, error) {
+	ports, err := freePorts(ctx, 1)
+	if err != nil {
+		return "", err
+	}
+	return loopback(ports[0]), nil
+}
+
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

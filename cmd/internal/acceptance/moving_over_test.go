@@ -203,8 +203,7 @@ func (m *moving) wantAll() {
 func (m *moving) rows() map[string]int {
 	m.t.Helper()
 	found := map[string]int{}
-	out := m.sh("psql -X -A -t feedback -c \"SELECT adv_campaign_id || ' ' || client_id FROM subscribers_feedback\"")
-	for line := range strings.Lines(out) {
+	for line := range strings.Lines(m.ask("psql -X -A -t feedback -c \"SELECT adv_campaign_id || ' ' || client_id FROM subscribers_feedback\"")) {
 		found[strings.TrimSpace(line)]++
 	}
 	return found
@@ -212,9 +211,8 @@ func (m *moving) rows() map[string]int {
 
 func (m *moving) records() map[string]int {
 	m.t.Helper()
-	out := m.sh("kcat -C -b broker:9092 -t deliveries -o beginning -e -q -X isolation.level=read_committed -f '%s\\n'")
 	found := map[string]int{}
-	for line := range strings.Lines(out) {
+	for line := range strings.Lines(m.ask("kcat -C -b broker:9092 -t deliveries -o beginning -e -q -X isolation.level=read_committed -f '%s\\n'")) {
 		_, id, _ := strings.Cut(line, `"adv_campaign_id":"`)
 		id, _, _ = strings.Cut(id, `"`)
 		_, client, _ := strings.Cut(line, `"client_id":"`)
@@ -222,6 +220,16 @@ func (m *moving) records() map[string]int {
 		found[id+" "+client]++
 	}
 	return found
+}
+
+// ask is for an answer of thousands of lines, which the test's log need not have.
+func (m *moving) ask(command string) string {
+	m.t.Helper()
+	out, errs, err := m.try("", command)
+	if err != nil {
+		m.t.Fatalf("%s: %v\n%s", command, err, errs)
+	}
+	return out
 }
 
 func differ(t *testing.T, what string, got, want map[string]int) {

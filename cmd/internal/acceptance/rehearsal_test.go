@@ -374,12 +374,24 @@ func rehearseDeadLetters(r *rehearsal) {
 	})
 }
 
+// fetched is how much of the input topic has reached the daemon.
+func (r *rehearsal) fetched() (bytes float64) {
+	for series, value := range r.scrape() {
+		if strings.HasPrefix(series, `tiffin_kafka_fetch_bytes_total{client="consumer"`) {
+			bytes += value
+		}
+	}
+	return bytes
+}
+
 func rehearseFenceSlow(r *rehearsal) {
 	r.start()
 	pid := r.walsender()
 	r.signal(pid, syscall.SIGSTOP)
 	r.source.Exec(r.t, "CREATE TABLE another (id int)") // there is something to wait for
+	before := r.fetched()
 	r.send()
+	r.eventually("a campaign that was fetched", func() bool { return r.fetched() > before })
 	<-time.After(1500 * time.Millisecond)
 	r.wantLine(r.sql(r.source, manual.Named(r.t, "docs/runbooks.md", "sql sender")), fmt.Sprintf("(%d,", pid))
 	r.signal(pid, syscall.SIGCONT)
