@@ -51,6 +51,7 @@ type examination struct {
 
 	facts serverFacts
 	rows  *tableFacts
+	unfit error // what of the table cannot be followed
 	held  slotFacts
 }
 
@@ -101,9 +102,6 @@ func (e *examination) server(ctx context.Context) {
 		return checkup.Good("the reader is no synchronous standby")
 	})
 }
-
-// oldestVersion is the first server_version_num that is supported.
-const oldestVersion = 140000
 
 func (e *examination) role(ctx context.Context) {
 	e.check(ctx, "replication_right", []string{"version"}, func(ctx context.Context) checkup.Finding {
@@ -162,32 +160,37 @@ func (e *examination) exists(ctx context.Context) checkup.Finding {
 }
 
 func (e *examination) readable(ctx context.Context) checkup.Finding {
-	var usage, read, filtered bool
-	err := e.conn.QueryRow(ctx, `SELECT has_schema_privilege($1, 'USAGE'), has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid)
-		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`,
-		e.name.schema, e.name.name).Scan(&usage, &read, &filtered)
-	role := quoted(e.facts.user)
-	switch {
-	case err != nil:
+	e.rows, e.unfit = describeTable(ctx, e.conn, e.name)
+	rows := e.rows
+	if rows == nil { // columns will say why; the right to read is judged all the same
+		rows = &tableFacts{relation: relation{name: e.name}}
+		err := e.conn.QueryRow(ctx, "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
+			e.name.schema, e.name.name).Scan(&rows.relation.oid)
+		if err != nil {
+			return fault(err)
+		}
+	}
+	rights, err := inspectRights(ctx, e.conn, rows)
+	if err != nil {
 		return fault(err)
-	case !usage:
-		return checkup.Bad("role "+e.facts.user+" may not use schema "+e.name.schema, "GRANT USAGE ON SCHEMA "+quoted(e.name.schema)+" TO "+role+";")
-	case !read:
-		return checkup.Bad("role "+e.facts.user+" may not read "+e.name.String(), "GRANT SELECT ON "+e.name.sql()+" TO "+role+";")
-	case filtered:
-		return checkup.Bad("row-level security hides rows from role "+e.facts.user+", and the log does not", "ALTER ROLE "+role+" BYPASSRLS;")
+	}
+	switch {
+	case !rights.usage:
+		return checkup.Bad("role "+e.facts.user+" may not use schema "+e.name.schema, strings.Join(rights.grants(rows), " "))
+	case !rights.readable():
+		return checkup.Bad("role "+e.facts.user+" may not read "+e.name.String(), strings.Join(rights.grants(rows), " "))
+	case rights.filtered:
+		return fault(rights.verify(rows))
 	}
 	return checkup.Good("role " + e.facts.user + " may read it")
 }
 
 // table judges columns and identity by what the reader itself makes of them.
 func (e *examination) table(ctx context.Context) {
-	var untold *identityFault
-	e.check(ctx, "columns", []string{"table_right"}, func(ctx context.Context) checkup.Finding {
-		var err error
-		e.rows, err = inspectTable(ctx, e.conn, e.name)
-		if err != nil && !errors.As(err, &untold) {
-			return fault(err)
+	untold, _ := errors.AsType[*identityFault](e.unfit)
+	e.check(ctx, "columns", []string{"table_right"}, func(context.Context) checkup.Finding {
+		if e.unfit != nil && untold == nil {
+			return fault(e.unfit)
 		}
 		return checkup.Good("client_id and restaurant_id, of types that fit")
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -67,7 +66,11 @@ func (p *prepared) ensureTable(ctx context.Context, cfg *Config, conn *pgx.Conn)
 		return err
 	}
 	if cfg.Setup == SetupNever {
-		return neverError("replication slot", cfg.Slot, errors.New("where it stands in the log publication "+cfg.Publication+" does not exist: drop it first (slotsetup drop), and source.setup is never"))
+		return &Error{
+			Op: "use replication slot", On: cfg.Slot, Permanent: true,
+			Err: fmt.Errorf("where it stands in the log publication %s does not exist, and source.setup is never", cfg.Publication),
+			Fix: "slotsetup drop --slot-only --yes, then slotsetup apply, with the same settings",
+		}
 	}
 	return p.dropSlot(ctx, cfg, conn, "publication")
 }
@@ -93,7 +96,7 @@ func (p *prepared) checkSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) e
 	case p.slot.lost && cfg.Setup == SetupAuto:
 		return p.dropSlot(ctx, cfg, conn, "slot_invalidated")
 	case p.slot.lost:
-		return neverError("replication slot", cfg.Slot, errors.New("it was invalidated, and source.setup is never"))
+		return neverError("replication slot", cfg.Slot, errors.New("it was invalidated, and source.setup is never"), true)
 	case cfg.MaxRetainedWAL > 0 && p.slot.retained > cfg.MaxRetainedWAL:
 		return p.dropSlot(ctx, cfg, conn, "retained_wal")
 	}
@@ -119,14 +122,18 @@ func (p *prepared) ensurePublication(ctx context.Context, cfg *Config, conn *pgx
 		return err
 	}
 	if cfg.Setup == SetupNever {
-		return neverError("publication", cfg.Publication, errors.New("it "+steps[0].Why+", and source.setup is never"))
+		return neverError("publication", cfg.Publication, errors.New("it "+steps[0].Why+", and source.setup is never"), steps[0].Alters != "" || p.slot.exists)
+	}
+	if p.slot.exists { // first: a start that ends in between must not leave a slot that is older
+		if err := p.dropSlot(ctx, cfg, conn, "publication"); err != nil {
+			return err
+		}
 	}
 	for _, step := range steps {
 		if err := step.run(ctx, cfg, conn); err != nil {
 			return err
 		}
 	}
-	p.useless = true
 	return nil
 }
 
@@ -135,7 +142,7 @@ func (p *prepared) ensureSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) 
 		return nil
 	}
 	if cfg.Setup == SetupNever {
-		return neverError("replication slot", cfg.Slot, errors.New("it does not exist, and source.setup is never"))
+		return neverError("replication slot", cfg.Slot, errors.New("it does not exist, and source.setup is never"), false)
 	}
 	if p.changed == "" {
 		p.changed = "slot_missing"
@@ -178,7 +185,7 @@ func (p *prepared) ensureFailover(ctx context.Context, cfg *Config, repl *pgconn
 		return nil
 	}
 	if cfg.Setup == SetupNever {
-		return neverError("replication slot", cfg.Slot, errors.New("standbys do not synchronise it, source.failover is true, and source.setup is never"))
+		return neverError("replication slot", cfg.Slot, errors.New("standbys do not synchronise it, source.failover is true, and source.setup is never"), true)
 	}
 	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
 	defer cancel()
@@ -211,86 +218,12 @@ func makeSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
 	return err
 }
 
-func neverError(what, name string, err error) error {
-	return &Error{Op: "use " + what, On: name, Err: err, Permanent: true, Fix: "run slotsetup apply with the same settings"}
-}
-
-// Step is one statement that prepares the source database.
-type Step struct {
-	// SQL is complete, with quoted names and a semicolon.
-	SQL string
-	// Why says what is missing without it, to follow "it ".
-	Why string
-}
-
-func (s Step) run(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, s.SQL)
-	if err == nil {
-		return nil
+// neverError names the command that does what this process may not; what alters something needs
+// somebody's word.
+func neverError(what, name string, err error, alters bool) error {
+	yes := ""
+	if alters {
+		yes = " --yes"
 	}
-	e := &Error{Op: "prepare source database:", On: s.SQL, Err: err}
-	switch sqlState(err) {
-	case codeInsufficientPrivilege:
-		e.Permanent = true
-		e.Fix = "run slotsetup apply as the table's owner or a superuser (setup.dsn), or as such run this statement"
-	case codeDuplicateObject: // another process was faster: look again
-	}
-	cfg.Log.Debug("set-up statement was refused", "sql", s.SQL, "err", err)
-	return e
-}
-
-func slotStep(cfg *Config) Step {
-	failover := ""
-	if cfg.Failover {
-		failover = ", failover => true"
-	}
-	return Step{SQL: "SELECT pg_create_logical_replication_slot(" + literal(cfg.Slot) + ", 'pgoutput'" + failover + ");", Why: "does not exist"}
-}
-
-// publicationSteps says how to make the publication publish every change of the table.
-func publicationSteps(name string, p publicationFacts, table *tableFacts) ([]Step, error) {
-	on := quoted(name)
-	what := table.relation.name.sql()
-	if !p.exists {
-		with := "publish = 'insert, update, delete, truncate'"
-		if table.kind == 'p' {
-			with += ", publish_via_partition_root = true"
-		}
-		return []Step{{SQL: "CREATE PUBLICATION " + on + " FOR TABLE " + what + " WITH (" + with + ");", Why: "does not exist"}}, nil
-	}
-	var steps []Step
-	if !p.complete {
-		steps = append(steps, Step{SQL: "ALTER PUBLICATION " + on + " SET (publish = 'insert, update, delete, truncate');", Why: "does not publish every kind of change"})
-	}
-	if table.kind == 'p' && !p.viaRoot {
-		steps = append(steps, Step{SQL: "ALTER PUBLICATION " + on + " SET (publish_via_partition_root = true);", Why: "does not publish partitions under their table's name"})
-	}
-	// Without publish_via_partition_root the catalog lists the partitions, not the table.
-	if !p.holds && (table.kind != 'p' || p.viaRoot) {
-		steps = append(steps, Step{SQL: "ALTER PUBLICATION " + on + " ADD TABLE " + what + ";", Why: "does not hold table " + table.relation.name.String()})
-	}
-	if partial := p.partial(table); partial != "" {
-		return nil, &Error{
-			Op: "use publication", On: name, Permanent: true,
-			Err: fmt.Errorf("of table %s it %s", table.relation.name, partial),
-			Fix: "ALTER PUBLICATION " + on + " DROP TABLE " + what + "; ALTER PUBLICATION " + on + " ADD TABLE " + what + ";",
-		}
-	}
-	return steps, nil
-}
-
-// partial says what of the table is kept out of the publication, "" for nothing needed.
-func (p *publicationFacts) partial(table *tableFacts) string {
-	if p.filter != "" {
-		return "publishes only rows where " + p.filter
-	}
-	if !p.holds || len(p.columns) == 0 {
-		return ""
-	}
-	for _, column := range []string{columnRestaurant, columnClient, table.layout.idName} {
-		if column != "" && !slices.Contains(p.columns, column) {
-			return "does not publish column " + column
-		}
-	}
-	return ""
+	return &Error{Op: "use " + what, On: name, Err: err, Permanent: true, Fix: "run slotsetup apply" + yes + " with the same settings"}
 }

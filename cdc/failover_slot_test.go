@@ -22,8 +22,8 @@ func TestFailoverSlotServesTheNewPrimary(t *testing.T) {
 	contract(t, db, "DEFAULT")
 	cfg := config(t, db)
 	cfg.Failover = true
-	if err := Apply(t.Context(), cfg, primary.Username(), func(Step) {}); err != nil {
-		t.Fatal(err)
+	if tally, report := applied(t, cfg, primary.Username(), agreeing); !tally.Complete() {
+		t.Fatal(report)
 	}
 	standby, err := primary.StartStandby(t.Context(), db.Name)
 	if err != nil {
@@ -82,12 +82,12 @@ func TestExistingSlotBecomesAFailoverSlot(t *testing.T) {
 	if plan := planned(t, cfg, db.Server.Username()); !strings.Contains(plan, "drop_replication_slot") || !strings.Contains(plan, "failover => true") {
 		t.Errorf("plan:\n%s", plan)
 	}
-	refuses(t, start(t, db, func(c *Config) { c.Failover, c.Setup = true, SetupNever }), "standbys do not synchronise it", "slotsetup apply")
+	refuses(t, start(t, db, func(c *Config) { c.Failover, c.Setup = true, SetupNever }), "standbys do not synchronise it", "slotsetup apply --yes")
 	g := start(t, db, func(c *Config) { c.Failover = true })
 	g.agree(t)
 	g.unrebuilt(t)
-	status, err := Status(t.Context(), cfg)
-	if err != nil || !status.Failover {
+	status, err := Status(t.Context(), cfg, db.Server.Username())
+	if err != nil || !status.Slot.Failover {
 		t.Errorf("status %+v, %v", status, err)
 	}
 	if plan := planned(t, cfg, db.Server.Username()); plan != "" {

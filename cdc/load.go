@@ -146,6 +146,9 @@ func copyStatements(t *tableFacts) []string {
 		pages = max(pages, l.pages)
 	}
 	var statements []string
+	if !t.placed {
+		pages = 0 // one range, without ends
+	}
 	for from := int64(0); from == 0 || from < pages; from += rangePages {
 		var where []string
 		if from > 0 {

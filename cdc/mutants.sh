@@ -58,7 +58,8 @@ mutant fence-asks-for-the-footing footing.go 'if !s.footing.holds(footing) {' 'i
 mutant fence-waits fence.go 'w := r.gate.enter(lsn, history)' 'w := r.gate.enter(0, history)' CommittedBefore
 mutant fences-share-later-questions-only fence.go '		a.next = nil
 		a.busy' '		a.busy' 'FencesAtTheSameTime|CommittedBefore'
-mutant publication-is-older-than-the-slot ensure.go 'return p.dropSlot(ctx, cfg, conn, "publication")' 'return nil' 'PlanMendsThePublication|PublicationMadeAgain'
+mutant publication-is-older-than-the-slot ensure.go 'err := p.dropSlot(ctx, cfg, conn, "publication")' 'err := error(nil)' OlderSlotIsNotReadOnFrom
+mutant useless-slot-is-dropped ensure.go 'return p.dropSlot(ctx, cfg, conn, "publication")' 'return nil' PublicationMadeAgain
 mutant altered-back-is-altered footing.go 'case differs(groundPublication):' 'case false:' FenceSees
 mutant partition-that-came-back footing.go 'c.relfilenode, i.xmin' 'c.relfilenode' FenceSeesPartitions
 mutant another-column-of-the-name footing.go 'case differs(groundColumns),' 'case false,' FenceSees
@@ -68,8 +69,12 @@ mutant load-waits-for-who-wrote-unpublished footing.go 'err == nil && running > 
 mutant slot-without-its-publication session.go 'slot: true}' 'slot: false}' PublicationMadeAgain
 mutant row-security-is-an-error dial.go 'conf.RuntimeParams["row_security"] = "off"' '' RowSecurity
 mutant readings-come-from-the-primary source.go 'conf.AfterConnect = s.footing.greet' '' ReadingsComeFromThePrimary
-mutant plan-makes-an-older-slot-again setup.go 'slotSteps(cfg, slot, len(publication) > 0)' 'slotSteps(cfg, slot, false)' PlanMendsThePublication
+mutant plan-makes-an-older-slot-again setup_script.go 'slotSection(cfg, len(publication.Steps) > 0)' 'slotSection(cfg, false)' PlanMendsThePublication
+mutant plan-publishes-under-a-fit-identity-only step.go 'return []part{partIdentity, partOldSlot}' 'return nil' ApplyAltersNothingUnasked
+mutant apply-asks-first setup_apply.go 'case step.Alters != "" && !a.agreed:' 'case false:' ApplyAltersNothingUnasked
+mutant apply-looks-at-what-it-granted setup_apply.go 'if step.part == partGrant {' 'if false {' ApplyAsTheTablesOwner
+mutant a-list-covers-the-identity publication.go "if table.relation.identity == 'f' {" 'if false {' ListThatTheIdentityOutgrew
 mutant warden-has-a-budget warden.go 'if s.retained.passes(slot.retained, s.cfg.MaxRetainedWAL) {' 'if false {' RetainedWALIsBounded
-mutant warden-looks-ahead retention.go 'now+growth > limit' 'now > limit' RetainedWALIsNeverAboveTheBudget
+mutant warden-looks-ahead retention.go 'now+slices.Max(r.growths[:]) > limit' 'now+0*slices.Max(r.growths[:]) > limit' RetainedWALIsNeverAboveTheBudget
 mutant warden-knows-its-publication warden.go 'case len(steps) > 0:' 'case false:' 'TestRebuilds$/^publication$'
 summary

@@ -32,12 +32,18 @@ func TestRefusalsNameTheFix(t *testing.T) {
 		"never":            {sql: table, change: func(c *Config) { c.Setup = SetupNever }, want: []string{"publication", "source.setup is never", "slotsetup apply"}},
 		"never, slot":      {sql: table + `; CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`, change: func(c *Config) { c.Setup = SetupNever }, want: []string{"replication slot", "slotsetup apply"}},
 		"a row filter":     {sql: table + `; CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants WHERE (id > 5) WITH (publish = 'insert, truncate'); ALTER PUBLICATION tiffin SET (publish = 'insert, update, delete, truncate')`, want: []string{"only rows where", "DROP TABLE"}},
+		"a list and FULL":  {sql: table + `; CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants (id, restaurant_id, client_id); ALTER TABLE subscribers_restaurants REPLICA IDENTITY FULL`, want: []string{"refuses the application every UPDATE and DELETE", "DROP TABLE"}},
+		"a list and a key": {sql: table + `; CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants (id, restaurant_id, client_id); ALTER TABLE subscribers_restaurants ADD kind int NOT NULL; CREATE UNIQUE INDEX wide ON subscribers_restaurants (restaurant_id, client_id, kind); ALTER TABLE subscribers_restaurants REPLICA IDENTITY USING INDEX wide`, want: []string{"column kind", "refuses the application every UPDATE and DELETE", "DROP TABLE"}},
 		"a column list":    {sql: table + `; CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants (id, restaurant_id)`, want: []string{"column client_id", "DROP TABLE"}},
 		"no database":      {sql: table, change: func(c *Config) { c.DSN = strings.Replace(c.DSN, "/t_", "/none_", 1) }, want: []string{"does not exist", "source.dsn"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := servers.Database(t)
+			listed := name == "a row filter" || name == "a column list" || strings.HasPrefix(name, "a list")
+			if listed && columnList(t, db, "") == "" {
+				t.Skip("this server publishes whole tables only")
+			}
 			db.Exec(t, c.sql)
 			g := start(t, db, func(cfg *Config) {
 				if c.change != nil {
@@ -45,7 +51,7 @@ func TestRefusalsNameTheFix(t *testing.T) {
 				}
 			})
 			refuses(t, g, c.want...)
-			if name == "never, slot" || name == "a row filter" || name == "a column list" {
+			if name == "never, slot" || listed {
 				return
 			}
 			if n := g.one(t, `SELECT count(*)::text FROM pg_publication`); n != "0" {
@@ -82,8 +88,10 @@ func TestRightsAreNamedAndEnough(t *testing.T) {
 	as := func(c *Config) { c.DSN = db.Server.DSNFor(role, "", db.Name) }
 	refuses(t, start(t, db, as), `ALTER ROLE "`+role+`" REPLICATION`)
 	db.Exec(t, `ALTER ROLE `+role+` REPLICATION`)
-	refuses(t, start(t, db, as), "no right to read", `GRANT SELECT ON "public"."subscribers_restaurants" TO "`+role+`"`)
-	db.Exec(t, `GRANT SELECT ON subscribers_restaurants TO `+role)
+	refuses(t, start(t, db, as), "no right to read", `GRANT SELECT ("id", "restaurant_id", "client_id", "ctid") ON "public"."subscribers_restaurants" TO "`+role+`"`)
+	db.Exec(t, `GRANT SELECT (id, restaurant_id) ON subscribers_restaurants TO `+role)
+	refuses(t, start(t, db, as), "no right to read")
+	db.Exec(t, `GRANT SELECT (client_id) ON subscribers_restaurants TO `+role)
 	refuses(t, start(t, db, as), "CREATE PUBLICATION", "slotsetup apply")
 	db.Exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
 	g := start(t, db, as)

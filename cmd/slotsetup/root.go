@@ -31,11 +31,12 @@ func load(cmd *cobra.Command, file string) (cdc.Config, string, error) {
 		return cdc.Config{}, "", err
 	}
 	return cdc.Config{
-		DSN:         s.Setup.DSN.Reveal(),
-		Table:       s.Source.Table.String(),
-		Publication: s.Source.Publication,
-		Slot:        s.Source.Slot,
-		Failover:    s.Source.Failover,
-		Log:         log,
+		DSN:            s.Setup.DSN.Reveal(),
+		Table:          s.Source.Table.String(),
+		Publication:    s.Source.Publication,
+		Slot:           s.Source.Slot,
+		MaxRetainedWAL: int64(s.Source.MaxRetainedWAL),
+		Failover:       s.Source.Failover,
+		Log:            log,
 	}, s.Setup.Role, nil
 }

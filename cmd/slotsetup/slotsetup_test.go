@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,39 +20,113 @@ func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
 
 func execute(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
+	return executeWith(t, strings.NewReader(""), args...)
+}
+
+func executeWith(t *testing.T, in io.Reader, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
 	var out, errs bytes.Buffer
-	status = command.Run(t.Context(), newRootCommand(), args, command.Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
+	status = command.Run(t.Context(), newRootCommand(), args, command.Streams{In: in, Out: &out, Err: &errs})
 	return status, out.String(), errs.String()
+}
+
+// source is a database with the contract's table, and a file of settings for it.
+func source(t *testing.T) (db *devstacktest.Database, file string) {
+	t.Helper()
+	db = servers.Database(t)
+	db.Exec(t, `CREATE TABLE subscribers_restaurants (id serial PRIMARY KEY, client_id varchar NOT NULL, restaurant_id varchar NOT NULL)`)
+	file = filepath.Join(t.TempDir(), "tiffin.yaml")
+	if err := os.WriteFile(file, []byte("source:\n  dsn: "+db.DSN+"\n  slot: "+db.Slot+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return db, file
 }
 
 // From a bare table to a prepared source and back, with the statuses that scripts rely on.
 func TestPlanApplyStatusDrop(t *testing.T) {
 	t.Parallel()
-	db := servers.Database(t)
-	db.Exec(t, `CREATE TABLE subscribers_restaurants (id serial PRIMARY KEY, client_id varchar NOT NULL, restaurant_id varchar NOT NULL)`)
-	file := filepath.Join(t.TempDir(), "tiffin.yaml")
-	if err := os.WriteFile(file, []byte("source:\n  dsn: "+db.DSN+"\n  slot: "+db.Slot+"\n"), 0o600); err != nil {
+	db, file := source(t)
+	alter := func(sql string) func() { return func() { db.Exec(t, sql) } }
+	for _, step := range []struct {
+		before func()
+		args   []string
+		status int
+		says   []string
+	}{
+		{nil, []string{"status"}, 1, []string{"does not exist", "\nwrong", "fix: slotsetup apply: CREATE PUBLICATION", "and 1 more"}},
+		{nil, []string{"plan"}, 0, []string{"CREATE PUBLICATION", "Missing: 2 statements"}},
+		{nil, []string{"plan", "--offline"}, 0, []string{"CREATE ROLE", "not asked"}},
+		{nil, []string{"apply"}, 0, []string{"done     SELECT pg_create_logical_replication_slot", "ready    2 statements run"}},
+		{nil, []string{"apply"}, 0, []string{"ready    0 statements run"}},
+		{nil, []string{"plan"}, 0, []string{"Nothing is missing"}},
+		{nil, []string{"status"}, 0, []string{"of 8.0 GiB", "insert, update, delete, truncate", "DEFAULT (id)", "holder       nobody", "\nok\n"}},
+		{alter(`ALTER TABLE subscribers_restaurants REPLICA IDENTITY NOTHING`), []string{"status"}, 1, []string{"identity     NOTHING", "does not tell which row", `REPLICA IDENTITY DEFAULT;`}},
+		{nil, []string{"apply"}, 1, []string{"left     ALTER TABLE", "--yes"}},
+		{nil, []string{"apply", "--yes"}, 0, []string{"done     ALTER TABLE", "ready    1 statements run"}},
+		{nil, []string{"drop"}, 2, []string{"Slot " + db.Slot + " holds back", "--yes"}},
+		{alter(`SELECT pg_create_logical_replication_slot('` + db.Slot + `_2', 'pgoutput')`), []string{"drop"}, 2, []string{"Other slots of this database", db.Slot + "_2"}},
+		{nil, []string{"drop", "--slot-only", "--yes"}, 0, []string{"holds back", "done     SELECT pg_drop"}},
+		{nil, []string{"drop", "--yes"}, 0, []string{"no daemon can read", "Other slots of this database", "done     DROP PUBLICATION"}},
+		{nil, []string{"drop", "--yes"}, 0, []string{"nothing to drop"}},
+		{nil, []string{"drop"}, 0, []string{"nothing to drop"}},
+		{nil, []string{"status"}, 1, []string{"does not exist"}},
+		{alter(`DROP TABLE subscribers_restaurants`), []string{"plan"}, 1, []string{"Not complete", "no such table"}},
+		{nil, []string{"apply"}, 1, []string{"no such table"}},
+		{nil, []string{"status"}, 1, []string{"identity     no table", "wrong        read table", "source.table"}},
+	} {
+		if step.before != nil {
+			step.before()
+		}
+		status, out, errs := execute(t, append(step.args, "-c", file)...)
+		for _, says := range step.says {
+			if !strings.Contains(out+errs, says) {
+				t.Errorf("slotsetup %v does not say %q:\n%s%s", step.args, says, out, errs)
+			}
+		}
+		if status != step.status {
+			t.Errorf("slotsetup %v: exit %d, want %d\n%s%s", step.args, status, step.status, out, errs)
+		}
+	}
+}
+
+// With --json every line is one object, and the last says ok as the exit status does.
+func TestJSONIsOneObjectALine(t *testing.T) {
+	t.Parallel()
+	_, file := source(t)
+	unreachable := filepath.Join(t.TempDir(), "tiffin.yaml")
+	if err := os.WriteFile(unreachable, []byte("source:\n  dsn: postgres://nobody@127.0.0.1:1/none\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range []struct {
+		file   string
 		args   []string
 		status int
-		says   string
 	}{
-		{[]string{"status", "-c", file}, 1, "does not exist"},
-		{[]string{"plan", "-c", file}, 0, "CREATE PUBLICATION"},
-		{[]string{"apply", "-c", file}, 0, "pg_create_logical_replication_slot"},
-		{[]string{"apply", "-c", file}, 0, "0 statements run"},
-		{[]string{"plan", "-c", file}, 0, "nothing is missing"},
-		{[]string{"status", "-c", file}, 0, "complete"},
-		{[]string{"drop", "-c", file}, 2, "--yes"},
-		{[]string{"drop", "-c", file, "--yes"}, 0, "DROP PUBLICATION"},
-		{[]string{"drop", "-c", file, "--yes"}, 0, "nothing to drop"},
-		{[]string{"status", "-c", file}, 1, "does not exist"},
+		{file, []string{"plan"}, 0},
+		{file, []string{"plan", "--offline"}, 0},
+		{file, []string{"status"}, 1},
+		{file, []string{"apply"}, 0},
+		{file, []string{"status"}, 0},
+		{file, []string{"drop"}, 2},
+		{file, []string{"drop", "--yes"}, 0},
+		{unreachable, []string{"plan"}, 1},
+		{unreachable, []string{"apply"}, 1},
+		{unreachable, []string{"status"}, 1},
+		{unreachable, []string{"drop", "--yes"}, 1},
 	} {
-		status, out, errs := execute(t, step.args...)
-		if status != step.status || !strings.Contains(out+errs, step.says) {
-			t.Errorf("slotsetup %v: exit %d, want %d and %q\n%s%s", step.args, status, step.status, step.says, out, errs)
+		status, out, errs := execute(t, append(step.args, "--json", "-c", step.file)...)
+		if status != step.status {
+			t.Errorf("slotsetup %v: exit %d, want %d\n%s%s", step.args, status, step.status, out, errs)
+		}
+		var last map[string]any
+		for line := range strings.Lines(out) {
+			last = nil
+			if err := json.Unmarshal([]byte(line), &last); err != nil {
+				t.Errorf("slotsetup %v: %v: %s", step.args, err, line)
+			}
+		}
+		if last["ok"] != (status == 0) {
+			t.Errorf("slotsetup %v: exit %d, and last %v", step.args, status, last)
 		}
 	}
 }
@@ -74,5 +150,36 @@ func TestNoFlagTakesASecret(t *testing.T) {
 	t.Parallel()
 	if found := commandtest.SecretFlags(newRootCommand()); len(found) > 0 {
 		t.Errorf("%q would show a secret to everyone who lists processes", found)
+	}
+}
+
+// The README's statements for the usual table are those that plan prints for it, but for the quotes and
+// for the password.
+func TestReadmeShowsThePlan(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "tiffin.yaml")
+	if err := os.WriteFile(file, []byte("source:\n  dsn: postgres://tiffin_reader@db:5432/app\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status, out, errs := execute(t, "plan", "--offline", "-c", file)
+	if status != 0 {
+		t.Fatal(errs)
+	}
+	var want strings.Builder
+	for line := range strings.Lines(out) {
+		if !strings.HasPrefix(line, "--") && strings.TrimSpace(line) != "" && !strings.Contains(line, "pg_create_logical") { // the daemon makes the slot
+			want.WriteString(strings.ReplaceAll(line, `"`, ""))
+		}
+	}
+	for _, readme := range []string{"README.md", "README.ru.md"} {
+		text, err := os.ReadFile("../../" + readme)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, shown, _ := strings.Cut(string(text), "```sql source\n")
+		shown, _, _ = strings.Cut(shown, "```")
+		if shown = strings.Replace(shown, " PASSWORD 'choose one'", "", 1); shown != want.String() {
+			t.Errorf("%s shows\n%s\nthe plan is\n%s", readme, shown, want.String())
+		}
 	}
 }

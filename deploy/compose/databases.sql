@@ -16,8 +16,8 @@ CREATE TABLE subscribers_restaurants (
 );
 INSERT INTO subscribers_restaurants (client_id, restaurant_id)
 SELECT 'client-' || i, '123e4567-e89b-12d3-a456-426614174000' FROM generate_series(1, 100) i;
-GRANT SELECT ON subscribers_restaurants TO tiffin_reader;
-CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants;
+GRANT SELECT (id, restaurant_id, client_id, ctid) ON subscribers_restaurants TO tiffin_reader;
+CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants (id, client_id, restaurant_id);
 
 \connect feedback
 GRANT USAGE, CREATE ON SCHEMA public TO tiffin_writer;

@@ -169,6 +169,11 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 		"source: one host unknown": {warn: "source.dns", breaks: func(_ *testing.T, p *patient) {
 			p.set("TIFFIN_SOURCE_DSN", strings.Replace(p.server.DSNFor(p.reader, "", p.db.Name), p.server.Address(), p.server.Address()+",nohost.invalid:1", 1))
 		}},
+		"source: needed columns alone": {breaks: sql("REVOKE SELECT ON subscribers_restaurants FROM $READER", "GRANT SELECT (id, restaurant_id, client_id) ON subscribers_restaurants TO $READER",
+			"DROP PUBLICATION tiffin", "CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants (id, restaurant_id, client_id)")},
+		"source: column unreadable": {fail: "source.table_right", breaks: sql("REVOKE SELECT ON subscribers_restaurants FROM $READER", "GRANT SELECT (restaurant_id, client_id) ON subscribers_restaurants TO $READER")},
+		"source: list outgrown": {fail: "source.publication", breaks: sql("DROP PUBLICATION tiffin", "CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants (id, restaurant_id, client_id)",
+			"ALTER TABLE subscribers_restaurants REPLICA IDENTITY FULL")},
 		"source: slot never made": {fail: "source.slot", breaks: setting("TIFFIN_SOURCE_SETUP", "never")},
 
 		"feedback: name unknown":   {fail: "feedback.dns", breaks: setting("TIFFIN_FEEDBACK_DSN", "postgres://u@nohost.invalid/d")},

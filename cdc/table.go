@@ -1,0 +1,213 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// tableFacts is the followed table as the catalog has it.
+type tableFacts struct {
+	relation relation
+	layout   layout
+	kind     byte // r: table, p: partitioned
+	nullable bool
+	cast     string // type of restaurant_id, for a parameter's cast
+	leaves   []leaf // the table, or its partitions
+	// placed: the role may read where a row lies, so a load can be shared among connections.
+	placed bool
+}
+
+// from is the table as a statement reads it: without heirs, which are not published under its
+// name, but with partitions, which are.
+func (t *tableFacts) from() string {
+	if t.kind == 'p' {
+		return t.relation.name.sql()
+	}
+	return "ONLY " + t.relation.name.sql()
+}
+
+// leaf is a table with rows.
+type leaf struct {
+	name  tableName
+	pages int64
+}
+
+// inspectTable reads what the catalog says of the table, and whether this role may read it. With
+// an identityFault the facts come all the same, but for the layout.
+func inspectTable(ctx context.Context, q querier, name tableName) (*tableFacts, error) {
+	t, unfit := describeTable(ctx, q, name)
+	if t == nil {
+		return nil, unfit
+	}
+	rights, err := inspectRights(ctx, q, t)
+	if err != nil {
+		return nil, err
+	}
+	if err := rights.verify(t); err != nil {
+		return nil, err
+	}
+	t.placed = rights.placed()
+	return t, unfit
+}
+
+// describeTable is inspectTable without regard to rights.
+func describeTable(ctx context.Context, q querier, name tableName) (*tableFacts, error) {
+	t := &tableFacts{}
+	var kind, identity string
+	err := q.QueryRow(ctx, `
+		SELECT c.oid, c.relkind::text, c.relreplident::text
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = $1 AND c.relname = $2`, name.schema, name.name).
+		Scan(&t.relation.oid, &kind, &identity)
+	e := &Error{Op: "read table", On: name.String(), Permanent: true}
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		e.Err, e.Fix = errors.New("no such table"), "create it, or name the right one in source.table (and the right database in source.dsn)"
+		return nil, e
+	case err != nil:
+		return nil, &Error{Op: "read catalog for table", On: name.String(), Err: err}
+	case kind != "r" && kind != "p":
+		e.Err, e.Fix = errors.New("not a table that can be published"), "name a table or a partitioned table in source.table"
+		return nil, e
+	}
+	t.kind, t.relation.identity, t.relation.name = kind[0], identity[0], name
+	unfit := t.inspectColumns(ctx, q)
+	var untold *identityFault
+	if unfit != nil && !errors.As(unfit, &untold) {
+		return nil, unfit
+	}
+	leaves := t.inspectLeaves(ctx, q)
+	switch {
+	case unfit != nil:
+		return t, unfit
+	case leaves != nil && !errors.As(leaves, &untold):
+		return nil, leaves
+	}
+	return t, leaves
+}
+
+// columnsSQL gives the published columns of relations, and which are the replica identity
+// (RelationGetReplicaIndex and RelationGetIndexAttrBitmap in relcache.c).
+const columnsSQL = `
+	SELECT a.attrelid, a.attname, a.atttypid, c.relreplident::text, a.attnotnull, format_type(a.atttypid, NULL),
+	       b.typcategory = 'S' OR b.oid IN ('uuid'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype),
+	       c.relreplident = 'f' OR coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false)
+	FROM pg_attribute a
+	JOIN pg_class c ON c.oid = a.attrelid
+	JOIN pg_type t ON t.oid = a.atttypid
+	JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+	LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisvalid AND i.indimmediate
+	     AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
+	WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+	ORDER BY a.attrelid, a.attnum`
+
+func (t *tableFacts) inspectColumns(ctx context.Context, q querier) error {
+	relations, err := readRelations(ctx, q, []uint32{t.relation.oid}, t)
+	if err != nil {
+		return err
+	}
+	if rel := relations[t.relation.oid]; rel != nil {
+		t.relation.columns = rel.columns
+	}
+	t.layout, err = layoutOf(t.relation)
+	return err
+}
+
+// readRelations reads the columns of relations; of t's own it notes what t needs.
+func readRelations(ctx context.Context, q querier, oids []uint32, t *tableFacts) (map[uint32]*relation, error) {
+	rows, err := q.Query(ctx, columnsSQL, oids)
+	if err != nil {
+		return nil, &Error{Op: "read columns of table", On: t.relation.name.String(), Err: err}
+	}
+	relations := map[uint32]*relation{}
+	var unfit error
+	var oid uint32
+	var col column
+	var identity, typ string
+	var notNull, fits bool
+	_, err = pgx.ForEachRow(rows, []any{&oid, &col.name, &col.typ, &identity, &notNull, &typ, &fits, &col.key}, func() error {
+		rel := relations[oid]
+		if rel == nil {
+			rel = &relation{oid: oid, identity: identity[0], name: t.relation.name}
+			relations[oid] = rel
+		}
+		rel.columns = append(rel.columns, col)
+		if oid != t.relation.oid || (col.name != columnRestaurant && col.name != columnClient) {
+			return nil
+		}
+		t.nullable = t.nullable || !notNull
+		if col.name == columnRestaurant {
+			t.cast = typ
+		}
+		if !fits {
+			unfit = &Error{
+				Op: "use column", On: t.relation.name.String() + "." + col.name, Permanent: true,
+				Err: errors.New("type " + typ + " is no text, uuid or integer"),
+				Fix: "ALTER TABLE " + t.relation.name.sql() + " ALTER COLUMN " + col.name + " TYPE text;",
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, &Error{Op: "read columns of table", On: t.relation.name.String(), Err: err}
+	}
+	return relations, unfit
+}
+
+// inspectLeaves lists the tables that hold the rows.
+func (t *tableFacts) inspectLeaves(ctx context.Context, q querier) error {
+	rows, err := q.Query(ctx, `
+		SELECT c.oid, n.nspname, c.relname,
+		       pg_relation_size(c.oid) / current_setting('block_size')::bigint
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind = 'r' AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1)))
+		ORDER BY c.oid`, t.relation.oid)
+	if err != nil {
+		return &Error{Op: "list partitions of table", On: t.relation.name.String(), Err: err}
+	}
+	var oids []uint32
+	var oid uint32
+	var l leaf
+	_, err = pgx.ForEachRow(rows, []any{&oid, &l.name.schema, &l.name.name, &l.pages}, func() error {
+		t.leaves, oids = append(t.leaves, l), append(oids, oid)
+		return nil
+	})
+	if err != nil {
+		return &Error{Op: "list partitions of table", On: t.relation.name.String(), Err: err}
+	}
+	if t.kind != 'p' {
+		return nil
+	}
+	return t.compareLeaves(ctx, q, oids)
+}
+
+// compareLeaves: an old tuple is logged by the partition's identity and described by the
+// table's, so they must agree.
+func (t *tableFacts) compareLeaves(ctx context.Context, q querier, oids []uint32) error {
+	relations, err := readRelations(ctx, q, oids, t)
+	if err != nil {
+		return err
+	}
+	for i, oid := range oids {
+		rel := relations[oid]
+		if rel == nil {
+			continue // detached since
+		}
+		rel.name = t.leaves[i].name
+		l, err := layoutOf(*rel)
+		if err != nil {
+			return err
+		}
+		if l.keyed != t.layout.keyed || l.idName != t.layout.idName {
+			return &identityFault{&Error{
+				Op: "follow table", On: t.relation.name.String(), Permanent: true,
+				Err: fmt.Errorf("partition %s has another replica identity", rel.name),
+				Fix: "ALTER TABLE " + rel.name.sql() + " REPLICA IDENTITY FULL; on every partition and the table itself",
+			}}
+		}
+	}
+	return nil
+}
