@@ -17,13 +17,17 @@ type copySource struct {
 	ended      bool
 }
 
-// copyStep is the number of rows encoded at a time.
-const copyStep = 256
+const (
+	// copyStep is the number of rows encoded at a time.
+	copyStep = 256
+	// copyHeader is the signature, the flags, and the length of the header's extension.
+	copyHeader  = "PGCOPY\n\xff\r\n\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00"
+	copyTrailer = 0xffff
+)
 
 func newCopySource(b *batch) *copySource {
 	s := &copySource{triggers: b.triggers}
-	s.buf = append(s.buf, "PGCOPY\n\xff\r\n\x00"...)
-	s.buf = append(s.buf, 0, 0, 0, 0, 0, 0, 0, 0) // flags, length of the header's extension
+	s.buf = append(s.buf, copyHeader...)
 	return s
 }
 
@@ -46,7 +50,7 @@ func (s *copySource) fill() {
 		s.triggers, s.next = s.triggers[1:], 0
 	}
 	if len(s.triggers) == 0 {
-		s.buf = binary.BigEndian.AppendUint16(s.buf, 0xffff) // trailer
+		s.buf = binary.BigEndian.AppendUint16(s.buf, copyTrailer)
 		s.ended = true
 		return
 	}
@@ -71,13 +75,20 @@ func (s *copySource) encode(t *trigger) {
 		s.head = appendField(s.head, text)
 	}
 	for _, n := range []int64{c.Start, c.End, c.Created} {
-		s.head = appendField(s.head, int8Value(n))
+		s.head = appendInt8(s.head, n)
 	}
-	s.tail = appendField(s.tail[:0], int8Value(t.now))
+	s.tail = appendInt8(s.tail[:0], t.now)
 	s.tail = appendField(s.tail, "")
 }
 
+func appendLength(dst []byte, n int) []byte { return binary.BigEndian.AppendUint32(dst, uint32(n)) }
+
+func appendNull(dst []byte) []byte { return binary.BigEndian.AppendUint32(dst, 0xffffffff) }
+
+func appendInt8(dst []byte, n int64) []byte {
+	return binary.BigEndian.AppendUint64(appendLength(dst, 8), uint64(n))
+}
+
 func appendField[T ~[]byte | ~string](dst []byte, value T) []byte {
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(value)))
-	return append(dst, value...)
+	return append(appendLength(dst, len(value)), value...)
 }

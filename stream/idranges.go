@@ -59,6 +59,26 @@ func (r idRanges) multirange() string {
 	return b.String()
 }
 
+// appendMultirange appends the binary field of an int8multirange, null for none
+// (multirange_recv in multirangetypes.c, range_recv in rangetypes.c).
+func (r idRanges) appendMultirange(dst []byte) []byte {
+	const (
+		bothIncluded = 0x02 | 0x04    // RANGE_LB_INC, RANGE_UB_INC
+		rangeBytes   = 1 + 2*(4+8)    // flags, and each bound with its length
+		runBytes     = 4 + rangeBytes // with its length
+	)
+	if len(r) == 0 {
+		return appendNull(dst)
+	}
+	dst = appendLength(dst, 4+len(r)*runBytes)
+	dst = appendLength(dst, len(r))
+	for _, run := range r {
+		dst = append(appendLength(dst, rangeBytes), bothIncluded)
+		dst = appendInt8(appendInt8(dst, run.first), run.last)
+	}
+	return dst
+}
+
 // parseMultirange reads the canonical text form, "{[1,5),[7,9)}".
 func parseMultirange(text string) (idRanges, error) {
 	fault := fmt.Errorf("id ranges %q: want an int8multirange in its canonical form", shorten(text))

@@ -309,9 +309,8 @@ func after(ctx context.Context, d time.Duration, do func()) (cancel func()) {
 // what was read before is being delivered.
 func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 	defer close(polled)
-	const most = 2000 // messages; bounds what a poll holds in memory with the fetch sizes
 	for {
-		fetches := s.cl.PollRecords(ctx, most)
+		fetches := s.cl.PollRecords(ctx, batchTriggers)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -35,6 +35,7 @@ type writer struct {
 	table, sequence string
 
 	clients textArray // reused from statement to statement
+	encoded []byte    // likewise
 }
 
 // feedbackColumns are the contract's columns in its order; feedback is written as ”.
@@ -91,13 +92,7 @@ func (w *writer) statements() map[string]string {
 		// Rows of this transaction, however many sessions draw on the sequence meanwhile.
 		"readback": `SELECT id::int8 FROM ` + w.table + ` WHERE id > $1::int8 AND id <= $2::int8
 			AND xmin = pg_current_xact_id()::xid ORDER BY id`,
-		"manifest": `INSERT INTO tiffin.trigger (consumer_group, topic, partition, record_offset, outcome,
-				restaurant_id, adv_campaign_id, trigger_datetime_created, fence_lsn, stale, recipients, feedback_ids, reason, error)
-			SELECT $1::text, $2::text, u.partition, u.record_offset, u.outcome, u.restaurant_id, u.campaign_id, u.now,
-				u.fence::pg_lsn, u.stale, u.recipients, u.ids::int8multirange, u.reason, u.error
-			FROM unnest($3::int4[], $4::int8[], $5::text[], $6::text[], $7::text[], $8::int8[], $9::text[], $10::bool[],
-				$11::int8[], $12::text[], $13::text[], $14::text[])
-			AS u(partition, record_offset, outcome, restaurant_id, campaign_id, now, fence, stale, recipients, ids, reason, error)`,
+		"manifest": insertManifest,
 	}
 }
 
@@ -250,79 +245,6 @@ func (w *writer) readBack(ctx context.Context, before, last int64) (idRanges, er
 		return nil, fmt.Errorf("read the new ids back: %w", err)
 	}
 	return ids, nil
-}
-
-// finish writes the manifest and commits.
-func (w *writer) finish(ctx context.Context, b *batch) (err error) {
-	params, err := w.manifestParams(b)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeoutOf(len(b.triggers)))
-	defer cancel()
-	p := w.startPipe(ctx)
-	defer func() { err = errors.Join(err, p.close()) }()
-	p.command("manifest", int64(len(b.triggers)), params...)
-	p.command("commit", -1)
-	return p.finish()
-}
-
-func (w *writer) manifestParams(b *batch) ([][]byte, error) {
-	n := len(b.triggers)
-	partitions, offsets, counts := make([]int32, n), make([]int64, n), make([]int64, n)
-	outcomes, stale := make([]string, n), make([]bool, n)
-	restaurants, campaigns, fences := make([]*string, n), make([]*string, n), make([]*string, n)
-	ids, reasons, texts := make([]*string, n), make([]*string, n), make([]*string, n)
-	nows := make([]int64, n)
-	for i, t := range b.triggers {
-		partitions[i], offsets[i], counts[i] = t.partition, t.offset, int64(t.deliveries())
-		outcomes[i], stale[i], nows[i] = string(t.outcome), t.mark.Stale, t.now
-		restaurants[i], campaigns[i] = known(t, t.campaign.RestaurantID), known(t, t.campaign.ID)
-		if t.mark.LSN != 0 {
-			text := t.mark.LSN.String()
-			fences[i] = &text
-		}
-		if len(t.ids) > 0 {
-			text := t.ids.multirange()
-			ids[i] = &text
-		}
-		if t.fault != nil {
-			reasons[i], texts[i] = &t.fault.Reason, &t.fault.Text
-		}
-	}
-	params := [][]byte{[]byte(w.group), []byte(w.topic)}
-	for _, arg := range []struct {
-		oid   uint32
-		value any
-	}{
-		{pgtype.Int4ArrayOID, partitions},
-		{pgtype.Int8ArrayOID, offsets},
-		{pgtype.TextArrayOID, outcomes},
-		{pgtype.TextArrayOID, restaurants},
-		{pgtype.TextArrayOID, campaigns},
-		{pgtype.Int8ArrayOID, nows},
-		{pgtype.TextArrayOID, fences},
-		{pgtype.BoolArrayOID, stale},
-		{pgtype.Int8ArrayOID, counts},
-		{pgtype.TextArrayOID, ids},
-		{pgtype.TextArrayOID, reasons},
-		{pgtype.TextArrayOID, texts},
-	} {
-		value, err := w.conn.TypeMap().Encode(arg.oid, pgtype.BinaryFormatCode, arg.value, nil)
-		if err != nil {
-			return nil, fmt.Errorf("encode a parameter: %w", err)
-		}
-		params = append(params, value)
-	}
-	return params, nil
-}
-
-// known is null for what a malformed message did not tell.
-func known(t *trigger, text string) *string {
-	if t.fault != nil && text == "" {
-		return nil
-	}
-	return &text
 }
 
 func swallowed(want, got int64) error {
