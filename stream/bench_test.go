@@ -17,8 +17,9 @@ func BenchmarkDecode(b *testing.B) {
 	value := []byte(sample)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(value)))
+	var d campaignDecoder
 	for b.Loop() {
-		if _, fault := decodeCampaign(value); fault != nil {
+		if _, fault := d.decode(value); fault != nil {
 			b.Fatal(fault)
 		}
 	}

@@ -75,15 +75,23 @@ var fieldNames = [...]string{
 	"adv_campaign_owner_contact", "adv_campaign_datetime_start", "adv_campaign_datetime_end", "datetime_created",
 }
 
-// decodeCampaign reads one record value. Names match exactly, of a repeated name the last
-// counts, unknown fields are ignored. When the value is malformed the campaign still holds
-// the texts that could be read, for the manifest.
-func decodeCampaign(value []byte) (Campaign, *MalformedError) {
+// campaignDecoder reads record values. What it needs for that is kept from value to value. One
+// goroutine at a time.
+type campaignDecoder struct {
+	json *jsontext.Decoder
+	in   bytes.Buffer
+	text []byte // of the value's five texts, one behind the other
+}
+
+// decode reads one record value. Names match exactly, of a repeated name the last counts,
+// unknown fields are ignored. When the value is malformed the campaign still holds the texts
+// that could be read, for the manifest.
+func (d *campaignDecoder) decode(value []byte) (Campaign, *MalformedError) {
 	var c Campaign
 	if fault := checkBytes(value); fault != nil {
 		return c, fault
 	}
-	fields, fault := splitObject(value)
+	fields, fault := d.splitObject(value)
 	if fault != nil {
 		return c, fault
 	}
@@ -93,8 +101,16 @@ func decodeCampaign(value []byte) (Campaign, *MalformedError) {
 			first = fault
 		}
 	}
-	for i, into := range []*string{&c.RestaurantID, &c.ID, &c.Content, &c.Owner, &c.OwnerContact} {
-		keep(decodeText(fieldNames[i], fields[i], into))
+	texts := [...]*string{&c.RestaurantID, &c.ID, &c.Content, &c.Owner, &c.OwnerContact}
+	var ends [len(texts)]int
+	d.text = d.text[:0]
+	for i := range texts {
+		keep(d.decodeText(fieldNames[i], fields[i]))
+		ends[i] = len(d.text)
+	}
+	text, from := string(d.text), 0
+	for i, into := range texts {
+		*into, from = text[from:ends[i]], ends[i]
 	}
 	for i, into := range []*int64{&c.Start, &c.End, &c.Created} {
 		keep(decodeTime(fieldNames[i+5], fields[i+5], into))
@@ -116,13 +132,17 @@ func checkBytes(value []byte) *MalformedError {
 	return nil
 }
 
-// splitObject finds the raw values of the eight fields. Raw, because a repeated name's
-// earlier value does not count, whatever it holds.
-func splitObject(value []byte) (fields [len(fieldNames)]jsontext.Value, fault *MalformedError) {
+// splitObject finds the raw values of the eight fields, which alias value. Raw, because a
+// repeated name's earlier value does not count, whatever it holds.
+func (d *campaignDecoder) splitObject(value []byte) (fields [len(fieldNames)]jsontext.Value, fault *MalformedError) {
 	// Lone surrogates are legal in what is ignored (RFC 8259, section 8.2): the decoder lets
 	// them pass and decodeText judges the fields that count. UTF-8 was checked before.
-	dec := jsontext.NewDecoder(bytes.NewReader(value),
-		jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	d.in = *bytes.NewBuffer(value) // which is read in place
+	if d.json == nil {
+		d.json = new(jsontext.Decoder)
+	}
+	d.json.Reset(&d.in, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	dec := d.json
 	notJSON := func(err error) *MalformedError {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return malformed(reasonNotJSON, "the value ends in the middle of the JSON text")
@@ -149,7 +169,7 @@ func splitObject(value []byte) (fields [len(fieldNames)]jsontext.Value, fault *M
 			return fields, notJSON(err)
 		}
 		if index >= 0 {
-			fields[index] = raw.Clone()
+			fields[index] = raw
 		}
 	}
 	if _, err := dec.ReadToken(); err != nil {
@@ -170,18 +190,20 @@ func fieldIndex(name string) int {
 	return -1
 }
 
-func decodeText(name string, raw jsontext.Value, into *string) *MalformedError {
+// decodeText appends a field's text to those before.
+func (d *campaignDecoder) decodeText(name string, raw jsontext.Value) *MalformedError {
 	if fault := checkKind(name, raw, '"', "a string"); fault != nil {
 		return fault
 	}
-	text, err := jsontext.AppendUnquote(nil, raw)
+	from := len(d.text)
+	text, err := jsontext.AppendUnquote(d.text, raw)
 	if err != nil {
 		return malformed(reasonNotText, "field %q holds an escaped lone surrogate, which is not text", name)
 	}
-	if bytes.IndexByte(text, 0) >= 0 {
+	if bytes.IndexByte(text[from:], 0) >= 0 {
 		return malformed(reasonNUL, "field %q holds a NUL character, which Postgres text cannot hold", name)
 	}
-	*into = string(text)
+	d.text = text
 	return nil
 }
 

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"encoding/json"
+	"math"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -62,5 +63,23 @@ func TestEncodingDoesNotAllocatePerRecipient(t *testing.T) { // not parallel: it
 	client := []byte("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11")
 	if n := testing.AllocsPerRun(100, func() { buf = env.appendValue(buf[:0], client) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+func decodeCampaign(value []byte) (Campaign, *MalformedError) {
+	return new(campaignDecoder).decode(value)
+}
+
+// What the planner takes for granted without encoding is never less than what is encoded.
+func TestBoundHoldsForAnyText(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", "plain", strings.Repeat("\x01", 100), strings.Repeat("\u2028", 100), strings.Repeat(`"`, 100), strings.Repeat("ж", 100)} {
+		c := Campaign{text, text, text, text, text, math.MinInt64, math.MinInt64, math.MinInt64}
+		env := newEnvelope(&c, math.MinInt64)
+		topic := strings.Repeat("t", 249)
+		headers := len("trigger") + len(triggerID(topic, math.MaxInt32, math.MaxInt64)) + 10
+		if size, bound := recordSize(len(text), len(env.appendValue(nil, []byte(text))), headers), c.bound(len(topic), len(text)); size > bound {
+			t.Errorf("%.20q: %d bytes, bound %d", text, size, bound)
+		}
 	}
 }

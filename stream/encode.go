@@ -15,7 +15,14 @@ type envelope struct {
 // newEnvelope encodes a campaign compactly, in the contract's field order, escaping only what
 // JSON requires (RFC 8785, section 3.2.2.2).
 func newEnvelope(c *Campaign, now int64) envelope {
-	head := []byte(`{"restaurant_id":`)
+	var e envelope
+	e.encode(c, now)
+	return e
+}
+
+// encode makes the envelope that of another campaign, in the same memory.
+func (e *envelope) encode(c *Campaign, now int64) {
+	head := append(e.head[:0], `{"restaurant_id":`...)
 	head = appendQuoted(head, c.RestaurantID)
 	head = appendQuoted(append(head, `,"adv_campaign_id":`...), c.ID)
 	head = appendQuoted(append(head, `,"adv_campaign_content":`...), c.Content)
@@ -25,8 +32,8 @@ func newEnvelope(c *Campaign, now int64) envelope {
 	head = strconv.AppendInt(append(head, `,"adv_campaign_datetime_end":`...), c.End, 10)
 	head = strconv.AppendInt(append(head, `,"datetime_created":`...), c.Created, 10)
 	head = append(head, `,"client_id":`...)
-	tail := strconv.AppendInt([]byte(`,"trigger_datetime_created":`), now, 10)
-	return envelope{head: head, tail: append(tail, '}')}
+	tail := strconv.AppendInt(append(e.tail[:0], `,"trigger_datetime_created":`...), now, 10)
+	e.head, e.tail = head, append(tail, '}')
 }
 
 // appendValue appends the value of the record for one client.
@@ -53,3 +60,11 @@ const recordOverhead = 61 + 64
 
 // recordSize bounds the uncompressed size of a record in a batch of its own.
 func recordSize(key, value, headers int) int { return recordOverhead + key + value + headers }
+
+// bound is a size that no record of the campaign passes, for a topic's name and a client id of so
+// many bytes: a character of a text takes six at most, names, numbers and the header no more than
+// the rest.
+func (c *Campaign) bound(topic, client int) int {
+	const rest = recordOverhead + 512
+	return rest + topic + client + 6*(client+len(c.RestaurantID)+len(c.ID)+len(c.Content)+len(c.Owner)+len(c.OwnerContact))
+}

@@ -30,6 +30,7 @@ type planner struct {
 	cfg    *Config
 	index  Index
 	topics topics
+	reader campaignDecoder
 }
 
 // plan decides one message, once. The caller owns the recipients. An error is the index's,
@@ -43,7 +44,7 @@ func (p *planner) plan(ctx context.Context, r *kgo.Record, mark cache.Mark) (*tr
 		now:       p.cfg.Now().Unix(),
 		mark:      mark,
 	}
-	campaign, fault := decodeCampaign(r.Value)
+	campaign, fault := p.reader.decode(r.Value)
 	t.campaign = campaign
 	if fault != nil {
 		t.reject(r, fault)
@@ -94,6 +95,9 @@ const bulkyRecord = 32 << 10
 // takes: as a whole, so that neither sink holds a part of it.
 func (p *planner) checkSize(t *trigger, recipients *cache.Recipients) *MalformedError {
 	limit := int(p.topics.output.maxMessage)
+	if n := t.campaign.bound(len(p.topics.input.name), recipients.MaxLen()); n <= min(limit, bulkyRecord) {
+		return nil
+	}
 	env := newEnvelope(&t.campaign, t.now)
 	headers := len("trigger") + len(triggerID(p.topics.input.name, t.partition, t.offset)) + 10
 	size := func(client int) int { return recordSize(client, env.maxValue(client), headers) }

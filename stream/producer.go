@@ -204,9 +204,12 @@ func (a *arena) done() {
 
 // arenaWriter encodes records into one arena after the other.
 type arenaWriter struct {
-	p    *producer
-	a    *arena
-	done func(*kgo.Record, error)
+	p *producer
+	a *arena
+	// began is the timestamp of the arena's records, which franz-go would ask of the clock for
+	// each. Delivery times out counted from it, so it is the real clock's.
+	began time.Time
+	done  func(*kgo.Record, error)
 }
 
 // add encodes and produces one record. Records alias the arena: it may not grow, so a full
@@ -224,10 +227,11 @@ func (w *arenaWriter) add(ctx context.Context, client []byte, env *envelope, hea
 	middle := len(a.bytes)
 	a.bytes = env.appendValue(a.bytes, client)
 	a.records = append(a.records, kgo.Record{
-		Topic:   w.p.topics.output.name,
-		Key:     a.bytes[start:middle:middle],
-		Value:   a.bytes[middle:len(a.bytes):len(a.bytes)],
-		Headers: headers,
+		Topic:     w.p.topics.output.name,
+		Key:       a.bytes[start:middle:middle],
+		Value:     a.bytes[middle:len(a.bytes):len(a.bytes)],
+		Headers:   headers,
+		Timestamp: w.began,
 	})
 	a.pending.Add(1)
 	w.p.cl.Produce(ctx, &a.records[len(a.records)-1], w.done)
@@ -251,6 +255,7 @@ func (w *arenaWriter) next(ctx context.Context, size int) error {
 	a.bytes, a.records = a.bytes[:0], a.records[:0]
 	a.pending.Store(1)
 	p := w.p
+	w.began = time.Now()
 	w.done = func(_ *kgo.Record, err error) {
 		if err != nil {
 			p.fail(&p.topics.output, err)

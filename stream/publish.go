@@ -79,10 +79,11 @@ func (s *session) publishPlain(ctx context.Context, p *producer, b, prev *batch)
 
 // produce sends every record of the batch and waits for the broker's acknowledgements.
 func (s *session) produce(ctx context.Context, p *producer, b *batch) error {
+	var env envelope
 	for _, t := range b.triggers {
 		switch t.outcome {
 		case Delivered:
-			env := newEnvelope(&t.campaign, t.now)
+			env.encode(&t.campaign, t.now)
 			if err := p.sendDeliveries(ctx, t, &env, 0, t.deliveries()); err != nil {
 				return err
 			}
