@@ -50,7 +50,7 @@ const (
 func reasons() []string {
 	return []string{
 		reasonTombstone, reasonEmpty, reasonUTF8, reasonBOM, reasonNotJSON, reasonNotObject, reasonMissingField,
-		reasonNullField, reasonWrongType, reasonOutOfRange, reasonNotText, reasonNUL, reasonTooLarge,
+		reasonNullField, reasonWrongType, reasonOutOfRange, reasonNotText, reasonNUL, reasonTooLarge, reasonRefused,
 	}
 }
 

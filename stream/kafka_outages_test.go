@@ -34,6 +34,11 @@ func TestKafkaFaultsLoseNothing(t *testing.T) {
 			}
 			o := newOutage(t, r)
 			c.run(o)
+			if c.name == "output topic replaced" { // the client may cope with it by itself: nothing is retried then
+				o.settled()
+				o.bothEqual()
+				return
+			}
 			o.over("kafka")
 		})
 	}
