@@ -157,6 +157,20 @@ func (o *outage) notEnoughReplicas(k *devstack.Kafka) {
 	o.startBrokers(k)
 }
 
+// A topic that asks for more replicas than it has takes nothing, though none is out of sync; the client
+// would try for ever in silence.
+func TestTopicThatAsksForMoreReplicasThanItHas(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, map[string][]string{"r": clients(3)})
+	o := newOutage(t, r)
+	o.alter(r.cfg.Kafka.Output, "min.insync.replicas", "2")
+	o.publish(1)
+	o.unready("topic "+r.cfg.Kafka.Output, "NOT_ENOUGH_REPLICAS", "min.insync.replicas is 2")
+	o.alter(r.cfg.Kafka.Output, "min.insync.replicas", "1")
+	o.settled()
+	o.bothEqual()
+}
+
 func (r *rig) rowCount() (n int) {
 	r.t.Helper()
 	conn := r.db.Connect(r.t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 
@@ -62,22 +63,29 @@ func leaderless(t *kmsg.MetadataResponseTopic) error {
 	return fmt.Errorf("topic %s: no leader for partitions %v: start the brokers that hold them", *t.Topic, without)
 }
 
-// thinned asks for the limit only where a replica is out of sync.
+// enoughInSync is as many replicas as topics ask for: of one that has them the limit is not asked.
+const enoughInSync = 3
+
+// thinned compares replicas in sync with the limit, which a topic may have above the number of
+// its replicas, too.
 func thinned(ctx context.Context, cl *kgo.Client, t *kmsg.MetadataResponseTopic) error {
-	least := -1
+	least, out := math.MaxInt, false
 	for _, p := range t.Partitions {
-		if n := len(p.ISR); n < len(p.Replicas) && (least < 0 || n < least) {
-			least = n
+		if n := len(p.ISR); n < len(p.Replicas) || n < enoughInSync {
+			least, out = min(least, n), out || n < len(p.Replicas)
 		}
 	}
-	if least < 0 {
+	if least == math.MaxInt {
 		return nil
 	}
 	need, err := minInSync(ctx, cl, *t.Topic)
+	if err != nil && !out {
+		return nil // nothing is out of sync, as far as is known
+	}
 	if err != nil || least >= need {
 		return err
 	}
-	return fmt.Errorf("topic %s: %w: %d in sync, min.insync.replicas is %d: start the missing brokers", *t.Topic, kerr.NotEnoughReplicas, least, need)
+	return fmt.Errorf("topic %s: %w: %d in sync, min.insync.replicas is %d: start the missing brokers, or lower it", *t.Topic, kerr.NotEnoughReplicas, least, need)
 }
 
 // minInSync is 0 when the brokers do not tell.
