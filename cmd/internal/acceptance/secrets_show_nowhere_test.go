@@ -69,12 +69,12 @@ func (v *vault) faults(t *testing.T) map[string]fault {
 		"source: unknown host":   {map[string]string{source: at(reader, "nohost.invalid:1")}, readsSource, unknown},
 		"setup: unknown host":    {map[string]string{setup: at(keeper, "nohost.invalid:1")}, setsUp, unknown},
 		"feedback: unknown host": {map[string]string{feedback: writerAt("nohost.invalid", 1)}, readsFeedback, unknown},
-		"kafka: unknown host":    {map[string]string{brokers: "nohost.invalid:1"}, []string{"tiffin run", "tiffin doctor"}, unknown},
+		"kafka: unknown host":    {map[string]string{brokers: "nohost.invalid:1"}, readsKafka, unknown},
 
 		"source: refused":   {map[string]string{source: at(reader, "127.0.0.1:1")}, readsSource, refused},
 		"setup: refused":    {map[string]string{setup: at(keeper, "127.0.0.1:1")}, setsUp, refused},
 		"feedback: refused": {map[string]string{feedback: writerAt("127.0.0.1", 1)}, readsFeedback, refused},
-		"kafka: refused":    {map[string]string{brokers: "127.0.0.1:1"}, []string{"tiffin run", "tiffin doctor"}, refused},
+		"kafka: refused":    {map[string]string{brokers: "127.0.0.1:1"}, readsKafka, refused},
 
 		"source: unknown database":   {map[string]string{source: v.source.DSNFor("reader", v.right["source"].text, "nosuch")}, readsSource, "nosuch"},
 		"feedback: unknown database": {map[string]string{feedback: strings.Replace(v.env[feedback], "dbname=feedback", "dbname=nosuch", 1)}, readsFeedback, "nosuch"},

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -75,9 +77,12 @@ func (g *guarded) revoke(t *testing.T, what string) {
 // guardedKafka asks everybody but plaintext clients for rights.
 func guardedKafka(t *testing.T, settings map[string]string) *devstack.Kafka {
 	t.Helper()
-	all := map[string]string{"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users": "User:ANONYMOUS"}
+	all := map[string]string{
+		"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users": "User:ANONYMOUS",
+		"listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_SSL,MUTUAL:SSL,DETOUR0:PLAINTEXT,DETOUR1:SSL",
+	}
 	maps.Copy(all, settings)
-	return devstacktest.StartKafka(t, devstack.KafkaOptions{SASL: true, Detours: 1, Settings: all})
+	return devstacktest.StartKafka(t, devstack.KafkaOptions{SASL: true, Detours: 2, Settings: all})
 }
 
 // Without the right to read the brokers' settings all else is judged.
@@ -137,6 +142,16 @@ func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 		// The seed answers, but the address that it tells its clients does not.
 		"advertised": {fail: "kafka.advertised", breaks: func(_ *testing.T, g *guarded) {
 			for variable, value := range map[string]string{"BROKERS": kafka.Detour(0)[0].Listener, "TLS_ENABLED": "false", "TLS_CA_FILE": "", "SASL_MECHANISM": "", "SASL_USERNAME": "", "SASL_PASSWORD": ""} {
+				g.set("TIFFIN_KAFKA_"+variable, value)
+			}
+		}},
+		// It does, and is somebody else.
+		"advertised impostor": {fail: "kafka.advertised", breaks: func(t *testing.T, g *guarded) {
+			t.Helper()
+			impostor := httptest.NewTLSServer(http.NotFoundHandler())
+			t.Cleanup(impostor.Close)
+			devstacktest.OpenRouteFrom(t, kafka.Detour(1)[0].Advertised, impostor.Listener.Addr().String())
+			for variable, value := range map[string]string{"BROKERS": kafka.Detour(1)[0].Listener, "SASL_MECHANISM": "", "SASL_USERNAME": "", "SASL_PASSWORD": ""} {
 				g.set("TIFFIN_KAFKA_"+variable, value)
 			}
 		}},
