@@ -10,6 +10,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"example.com/tiffin/cmd/bench/internal/harness"
+	"example.com/tiffin/cmd/bench/internal/testbed"
 	"example.com/tiffin/cmd/bench/internal/work"
 )
 
@@ -59,67 +60,108 @@ func runLatency(ctx context.Context, e *harness.Env) (*harness.Result, error) {
 		if !e.Wants(c.name) {
 			continue
 		}
-		limit, err := limitLatency(ctx, e, c)
-		if err != nil {
+		if err := runLatencyCase(ctx, e, c, r); err != nil {
 			return r, fmt.Errorf("%s: %w", c.name, err)
-		}
-		for _, who := range contenders(e) {
-			if err := runLatencyCase(ctx, e, c, who, limit, r); err != nil {
-				return r, fmt.Errorf("%s: %s: %w", c.name, who.name, err)
-			}
 		}
 	}
 	r.Note("Campaigns are published at fixed times whatever becomes of those before, and counted from when they were due; " +
-		"the first tenth is warm-up. The limit begins a Postgres and a Kafka transaction of the same deliveries when they are due, without input or join. Exactly once, lz4, acks=all, fsync and synchronous_commit on; producer and consumer share the machine.")
+		"the first tenth is warm-up. The limit begins a Postgres and a Kafka transaction of the same deliveries side by side when they are due, without input or join, under the same load, " +
+		"half of it before the contenders and half behind them; at half load behind each, at its rate. " +
+		"Exactly once, lz4, acks=all, fsync and synchronous_commit on; producer and consumer share the machine.")
 	return r, nil
 }
 
-// runLatencyCase measures one contender. A peer's fault is only reported.
-func runLatencyCase(ctx context.Context, e *harness.Env, c latencyCase, who contender, limit *hdrhistogram.Histogram, r *harness.Result) error {
-	verdict := harness.Verdict{}
-	h, every, err := measureLatency(ctx, e, c, who, &verdict)
-	if err != nil {
-		if who.name == harness.Tiffin {
+// runLatencyCase measures half of the limit, the contenders, and the other half.
+func runLatencyCase(ctx context.Context, e *harness.Env, c latencyCase, r *harness.Result) error {
+	limit := hdrhistogram.New(1, 600_000_000, 3)
+	add := func(every time.Duration) error {
+		if every == 0 { // it depends on the contender
+			return nil
+		}
+		h, err := limitLatency(ctx, e, c, every)
+		if err == nil {
+			limit.Merge(h)
+		}
+		return err
+	}
+	if err := add(c.every); err != nil {
+		return err
+	}
+	list := contenders(e)
+	runs := make([]latencyRun, len(list))
+	for i, who := range list {
+		var err error
+		if runs[i], err = measureLatency(ctx, e, c, who); err != nil && who.name == harness.Tiffin {
 			return err
 		}
-		verdict = harness.Verdict{Text: "did not finish: " + err.Error()}
+		if err != nil {
+			runs[i].verdict.Text = "did not finish: " + err.Error()
+			continue
+		}
+		if c.every == 0 {
+			limit.Reset()
+			if err := add(runs[i].every); err != nil {
+				return err
+			}
+			runs[i].limit = hdrhistogram.Import(limit.Export())
+		}
 	}
-	verdict.Case, verdict.Who = c.name, who.name
-	if h != nil && h.TotalCount() > 0 {
+	if err := add(c.every); err != nil {
+		return err
+	}
+	for i, who := range list {
+		if c.every > 0 {
+			runs[i].limit = limit
+		}
+		if err := runs[i].tell(e, c, who, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// latencyRun is how a contender did under load.
+type latencyRun struct {
+	latencies *hdrhistogram.Histogram // nil: not measured
+	limit     *hdrhistogram.Histogram
+	every     time.Duration
+	verdict   harness.Verdict
+}
+
+// tell adds what a run gave to the result. The error is that of tiffin's sinks.
+func (l *latencyRun) tell(e *harness.Env, c latencyCase, who contender, r *harness.Result) error {
+	if who.guarantee != "" {
+		r.Note("%s: %s", who.name, who.guarantee)
+	}
+	if h := l.latencies; h != nil && h.TotalCount() > 0 {
 		e.Say("%s: %s: p50 %v, p99 %v", c.name, who.name, micros(h.ValueAtPercentile(50)), micros(h.ValueAtPercentile(99)))
 		for _, name := range []string{"p50", "p99", "p99.9"} {
 			f := harness.Figure{Case: c.name, Name: name, Who: who.name, Unit: harness.Seconds, Value: micros(h.ValueAtPercentile(percentiles()[name])).Seconds()}
-			if limit != nil {
-				f.Limit = micros(limit.ValueAtPercentile(percentiles()[name])).Seconds()
+			if l.limit != nil {
+				f.Limit = micros(l.limit.ValueAtPercentile(percentiles()[name])).Seconds()
 			}
 			r.Add(f)
 		}
 		r.Add(harness.Figure{Case: c.name, Name: "max", Who: who.name, Unit: harness.Seconds, Value: micros(h.Max()).Seconds()})
-		r.Add(harness.Figure{Case: c.name, Name: "offered", Who: who.name, Unit: harness.PerSecond, Value: float64(c.fanout) / every.Seconds()})
+		r.Add(harness.Figure{Case: c.name, Name: "offered", Who: who.name, Unit: harness.PerSecond, Value: float64(c.fanout) / l.every.Seconds()})
 		lines := []harness.Line{{Name: who.name, Points: percentileLine(h)}}
-		if limit != nil && who.name == harness.Tiffin {
-			lines = append(lines, harness.Line{Name: "limit", Points: percentileLine(limit)})
+		if l.limit != nil && who.name == harness.Tiffin {
+			lines = append(lines, harness.Line{Name: "limit", Points: percentileLine(l.limit)})
 		}
 		r.Plot(harness.Series{Title: "Latency, " + c.name, X: "percentile", Y: "seconds", Kind: harness.Percentiles, Lines: lines})
 	}
-	return r.Judge(verdict)
+	l.verdict.Case, l.verdict.Who = c.name, who.name
+	return r.Judge(l.verdict)
 }
 
-// limitLatency is what the machine allows at the case's rate; nil at half load, where it depends on
-// the contender.
-func limitLatency(ctx context.Context, e *harness.Env, c latencyCase) (h *hdrhistogram.Histogram, err error) {
-	if c.every == 0 {
-		return nil, nil //nolint:nilnil // none is measured
-	}
-	w, every, err := c.workload(e)
+// limitLatency is what the machine allows at this rate, and with the same changes of subscriptions
+// going on, with a third of the campaigns.
+func limitLatency(ctx context.Context, e *harness.Env, c latencyCase, every time.Duration) (h *hdrhistogram.Histogram, err error) {
+	w, err := c.workload(e)
 	if err != nil {
 		return nil, err
 	}
-	servers, err := e.Servers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	stage, err := servers.NewStage(ctx, w.Partitions)
+	stage, err := stageOf(ctx, e, w)
 	if err != nil {
 		return nil, err
 	}
@@ -128,22 +170,29 @@ func limitLatency(ctx context.Context, e *harness.Env, c latencyCase) (h *hdrhis
 	if err != nil {
 		return nil, err
 	}
+	if err := stage.Checkpoint(ctx); err != nil {
+		return nil, err
+	}
 	loop := &work.OpenLoop{Work: w, Stage: stage, Lane: lane, Every: every, Campaigns: max(20, w.Campaigns/3)}
 	loop.WarmUp = loop.Campaigns / 11
-	if h, err = loop.Limit(ctx); err == nil {
-		e.Say("%s: the limit: p50 %v, p99 %v", c.name, micros(h.ValueAtPercentile(50)), micros(h.ValueAtPercentile(99)))
+	err = c.withChanges(ctx, e, stage, func() error {
+		h, err = loop.Limit(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	return h, err
+	e.Say("%s: the limit: p50 %v, p99 %v", c.name, micros(h.ValueAtPercentile(50)), micros(h.ValueAtPercentile(99)))
+	return h, limitExact(ctx, w, lane, loop.Campaigns)
 }
 
-// workload of the case, a tenth more for warm-up, and the time from campaign to campaign.
-func (c latencyCase) workload(e *harness.Env) (*work.Workload, time.Duration, error) {
+// workload of the case, a tenth more for warm-up.
+func (c latencyCase) workload(e *harness.Env) (*work.Workload, error) {
 	times, subscriptions := c.times, min(1_000_000, 100_000*c.fanout)
 	if e.Quick {
 		times, subscriptions = max(20, c.times/20), 50_000
 	}
-	w, err := work.New(work.Shape{Campaigns: times + times/10, Restaurants: subscriptions / c.fanout, Subscriptions: subscriptions}, time.Now())
-	return w, c.every, err
+	return work.New(work.Shape{Campaigns: times + times/10, Restaurants: subscriptions / c.fanout, Subscriptions: subscriptions}, time.Now())
 }
 
 func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
@@ -158,34 +207,34 @@ func percentileLine(h *hdrhistogram.Histogram) (points [][2]float64) {
 	return points
 }
 
-func measureLatency(ctx context.Context, e *harness.Env, c latencyCase, who contender, verdict *harness.Verdict) (h *hdrhistogram.Histogram, every time.Duration, err error) {
-	w, every, err := c.workload(e)
+func measureLatency(ctx context.Context, e *harness.Env, c latencyCase, who contender) (l latencyRun, err error) {
+	w, err := c.workload(e)
 	if err != nil {
-		return nil, 0, err
+		return l, err
 	}
-	if every == 0 {
-		if every, err = halfLoad(ctx, e, who, c.fanout, w.Subscriptions); err != nil {
-			return nil, 0, err
+	if l.every = c.every; l.every == 0 {
+		if l.every, err = halfLoad(ctx, e, who, c.fanout, w.Subscriptions); err != nil {
+			return l, err
 		}
 	}
 	stage, err := stageOf(ctx, e, w)
 	if err != nil {
-		return nil, 0, err
+		return l, err
 	}
 	defer func() { err = errors.Join(err, stage.Close(ctx)) }()
 	lane, err := stage.NewLane(ctx)
 	if err != nil {
-		return nil, 0, err
+		return l, err
 	}
 	if err := stage.Checkpoint(ctx); err != nil {
-		return nil, 0, err
+		return l, err
 	}
-	loop := &work.OpenLoop{Work: w, Stage: stage, Lane: lane, Every: every, WarmUp: w.Campaigns / 11}
-	if h, err = underLoad(ctx, e, loop, c, who); err != nil {
-		return h, every, err
+	loop := &work.OpenLoop{Work: w, Stage: stage, Lane: lane, Every: l.every, WarmUp: w.Campaigns / 11}
+	if l.latencies, err = underLoad(ctx, e, loop, c, who); err != nil {
+		return l, err
 	}
-	*verdict, err = work.Verify(ctx, w, lane, work.UpTo(w.Campaigns))
-	return h, every, err
+	l.verdict, err = work.Verify(ctx, w, lane, work.UpTo(w.Campaigns))
+	return l, err
 }
 
 // underLoad runs the contender from its start to its stop.
@@ -204,23 +253,31 @@ func underLoad(ctx context.Context, e *harness.Env, loop *work.OpenLoop, c laten
 	if _, err := process.WaitReady(waiting); err != nil {
 		return nil, err
 	}
-	if c.changes > 0 {
-		changes, err := work.StartChanges(ctx, loop.Stage, c.changes)
-		if err != nil {
-			return nil, err
-		}
-		defer func() {
-			made, stopped := changes.Stop()
-			e.Say("%s: %.0f changes of subscriptions a second were made", c.name, made)
-			if err == nil && !e.Quick && made < 0.95*float64(c.changes) {
-				stopped = errors.Join(stopped, fmt.Errorf("only %.0f changes a second were made, want %d: the load was not what it claims", made, c.changes))
-			}
-			err = errors.Join(err, stopped)
-		}()
-	}
 	bar := e.Bar(int64(loop.Work.Campaigns), c.name)
 	defer bar.Done()
-	return loop.Run(ctx, process, bar.Set)
+	err = c.withChanges(ctx, e, loop.Stage, func() error {
+		h, err = loop.Run(ctx, process, bar.Set)
+		return err
+	})
+	return h, err
+}
+
+// withChanges changes subscriptions meanwhile, if the case wants that. Fewer than it says are a fault.
+func (c latencyCase) withChanges(ctx context.Context, e *harness.Env, stage *testbed.Stage, do func() error) error {
+	if c.changes == 0 {
+		return do()
+	}
+	changes, err := work.StartChanges(ctx, stage, c.changes)
+	if err != nil {
+		return err
+	}
+	err = do()
+	made, stopped := changes.Stop()
+	e.Say("%s: %.0f changes of subscriptions a second were made", c.name, made)
+	if err == nil && stopped == nil && !e.Quick && made < 0.95*float64(c.changes) {
+		stopped = fmt.Errorf("only %.0f changes a second were made, want %d: the load was not what it claims", made, c.changes)
+	}
+	return errors.Join(err, stopped)
 }
 
 // halfLoad is the time from campaign to campaign at which a contender does half of what it can do

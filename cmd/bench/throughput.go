@@ -70,7 +70,8 @@ func runThroughput(ctx context.Context, e *harness.Env) (*harness.Result, error)
 		}
 	}
 	r.Note("A backlog that is there when the contender is ready; exactly once, lz4, acks=all, fsync and synchronous_commit on; " +
-		"the limit is INSERT ... unnest (COPY below 50 recipients) and transactional produce of the same deliveries, nothing else.")
+		"the limit is INSERT ... unnest (COPY below 100 recipients) and transactional produce of the same deliveries side by side, nothing else, " +
+		"with as many connections and producers as gave most.")
 	return r, nil
 }
 
@@ -94,13 +95,12 @@ func runBacklog(ctx context.Context, e *harness.Env, c backlogCase, r *harness.R
 		return err
 	}
 	e.Say("%s: %s subscriptions and %s campaigns are loaded", c.name, humanize.Comma(int64(w.Subscriptions)), humanize.Comma(int64(w.Campaigns)))
-	if !e.Quick {
-		if _, err = limitOnce(ctx, stage, w, max(1, w.Campaigns/10)); err != nil { // so that the servers are warm
-			return err
-		}
+	form, err := bestForm(ctx, e, stage, w)
+	if err != nil {
+		return err
 	}
 	half := (w.Campaigns + 1) / 2
-	before, err := limitOnce(ctx, stage, w, half)
+	before, err := limitOnce(ctx, stage, w, half, form)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func runBacklog(ctx context.Context, e *harness.Env, c backlogCase, r *harness.R
 			runs[i].verdict.Text = "did not finish: " + err.Error()
 		}
 	}
-	after, err := limitOnce(ctx, stage, w, half)
+	after, err := limitOnce(ctx, stage, w, half, form)
 	if err != nil {
 		return err
 	}
@@ -162,15 +162,45 @@ func stageOf(ctx context.Context, e *harness.Env, w *work.Workload) (*testbed.St
 	return stage, nil
 }
 
-// limitOnce moves the first campaigns to a lane that is gone afterwards.
-func limitOnce(ctx context.Context, stage *testbed.Stage, w *work.Workload, campaigns int) (time.Duration, error) {
+// bestForm is the limit's that is fastest with a tenth of the work, which also warms the servers up.
+func bestForm(ctx context.Context, e *harness.Env, stage *testbed.Stage, w *work.Workload) (best work.LimitForm, err error) {
+	var least time.Duration
+	for _, form := range work.LimitForms() {
+		if e.Quick {
+			return form, nil
+		}
+		took, err := limitOnce(ctx, stage, w, max(1, w.Campaigns/10), form)
+		if err != nil {
+			return best, err
+		}
+		if least == 0 || took < least {
+			best, least = form, took
+		}
+	}
+	return best, nil
+}
+
+// limitOnce moves the first campaigns to a lane that is gone afterwards. What lost or doubled
+// anything is no limit.
+func limitOnce(ctx context.Context, stage *testbed.Stage, w *work.Workload, campaigns int, form work.LimitForm) (took time.Duration, err error) {
 	lane, err := stage.NewLane(ctx)
 	if err != nil {
 		return 0, err
 	}
+	defer func() { err = errors.Join(err, stage.Discard(context.WithoutCancel(ctx), lane)) }()
 	if err := stage.Checkpoint(ctx); err != nil {
 		return 0, err
 	}
-	took, err := work.Limit(ctx, w, lane, campaigns)
-	return took, errors.Join(err, stage.Discard(ctx, lane))
+	if took, err = work.Limit(ctx, w, lane, campaigns, form); err != nil {
+		return 0, err
+	}
+	return took, limitExact(ctx, w, lane, campaigns)
+}
+
+func limitExact(ctx context.Context, w *work.Workload, lane *testbed.Lane, campaigns int) error {
+	v, err := work.Verify(ctx, w, lane, work.UpTo(campaigns))
+	if err == nil && !v.Exact {
+		err = fmt.Errorf("%w: the limit's sinks: %s", harness.ErrDiffer, v.Text)
+	}
+	return err
 }

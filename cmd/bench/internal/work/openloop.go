@@ -67,30 +67,22 @@ func (o *OpenLoop) Run(ctx context.Context, of Ender, progress func(done int64))
 	})
 }
 
-// limitLatencyWorkers deliver campaigns in turn, because a broker makes quick successors of one
-// transactional id wait.
-const limitLatencyWorkers = 3
-
 // Limit takes the times of the plainest program that delivers the same campaigns to the lane: it
-// knows them and their recipients, and begins each when it is due with one Postgres and one Kafka
-// transaction.
+// knows them and their recipients, and begins each when it is due, as one Postgres and one Kafka
+// transaction side by side.
 func (o *OpenLoop) Limit(ctx context.Context) (*hdrhistogram.Histogram, error) {
-	plan, err := planLimit(o.Work, o.campaigns())
+	plan, err := planLimit(o.Work, o.Lane, o.campaigns())
 	if err != nil {
 		return nil, err
 	}
-	workers := make([]*limitWorker, limitLatencyWorkers)
-	for n := range workers {
-		if workers[n], err = newLimitWorker(ctx, plan, o.Lane, n); err != nil {
-			return nil, err
-		}
-		defer workers[n].close()
+	m, err := newMover(ctx, plan, o.Lane, LimitForm{3, 3}) // none waits for another's connection
+	if err != nil {
+		return nil, err
 	}
+	defer m.close()
 	due := make(chan span, o.campaigns())
 	group, ctx := errgroup.WithContext(ctx)
-	for _, worker := range workers {
-		group.Go(func() error { return worker.run(ctx, due) })
-	}
+	group.Go(func() error { return m.run(ctx, due) })
 	h, err := o.run(ctx, forever{}, func(int64) {}, func(ctx context.Context, begin time.Time) error {
 		defer close(due)
 		return o.pace(ctx, begin, func(n int) { due <- span{n, n + 1, 0, limitBatch} })

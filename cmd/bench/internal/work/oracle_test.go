@@ -1,16 +1,28 @@
 package work
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"example.com/tiffin/internal/devstack"
+	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+var servers devstacktest.Servers
+
+func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
+
+func fakeBroker(tb testing.TB) *devstack.FakeBroker {
+	tb.Helper()
+	broker, err := devstack.StartFakeBroker(tb.Context(), devstack.FakeBrokerOptions{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(broker.Close)
+	return broker
+}
 
 // The oracle finds whatever is wrong in one sink or both, and says how much.
 func TestOracleFindsEveryDifference(t *testing.T) {

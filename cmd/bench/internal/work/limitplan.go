@@ -1,0 +1,87 @@
+package work
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"example.com/tiffin/cmd/bench/internal/testbed"
+)
+
+// span is campaigns from up to to, and of a campaign that is larger than a batch the recipients
+// first up to last.
+type span struct{ from, to, first, last int }
+
+// limitPlan is what the limit knows before the clock runs: who gets what, and everything that is
+// the same for all deliveries of a campaign, encoded.
+type limitPlan struct {
+	trigger int64
+	heads   [][]byte // of the records' values, before the client id
+	tails   [][]byte
+	headers []kgo.RecordHeader // one of each campaign: its trigger, as tiffin writes it
+	rows    [][]byte           // of the table's rows in COPY's binary format, before the client id
+	shared  [][][]byte         // a campaign's columns in binary format
+	clients []string           // of all campaigns, one after the other
+	starts  []int              // of each campaign's clients, and the end
+	batches []span
+}
+
+func planLimit(w *Workload, lane *testbed.Lane, campaigns int) (*limitPlan, error) {
+	p := &limitPlan{trigger: time.Now().Unix(), starts: []int{0}}
+	for n := range campaigns {
+		head, tail, err := w.envelope(n, p.trigger)
+		if err != nil {
+			return nil, err
+		}
+		p.heads, p.tails = append(p.heads, head), append(p.tails, tail)
+		trigger := fmt.Sprintf("%s/%d/%d", lane.Input, n%w.Partitions, n/w.Partitions)
+		p.headers = append(p.headers, kgo.RecordHeader{Key: "trigger", Value: []byte(trigger)})
+		columns := sharedColumns(w.Campaign(n))
+		p.shared, p.rows = append(p.shared, columns), append(p.rows, copyRow(columns))
+		p.clients = append(p.clients, w.Recipients(n)...)
+		p.starts = append(p.starts, len(p.clients))
+	}
+	for from := 0; from < campaigns; {
+		from = p.addBatch(from, campaigns)
+	}
+	return p, nil
+}
+
+// addBatch takes campaigns until they are a batch, or cuts one that is more, and returns the next.
+func (p *limitPlan) addBatch(from, campaigns int) int {
+	if fanout := p.fanout(from); fanout > limitBatch {
+		for first := 0; first < fanout; first += limitBatch {
+			p.batches = append(p.batches, span{from, from + 1, first, min(first+limitBatch, fanout)})
+		}
+		return from + 1
+	}
+	to, rows := from, 0
+	for to < campaigns && (to == from || rows+p.fanout(to) <= limitBatch) {
+		rows += p.fanout(to)
+		to++
+	}
+	p.batches = append(p.batches, span{from, to, 0, limitBatch})
+	return to
+}
+
+func (p *limitPlan) fanout(n int) int { return p.starts[n+1] - p.starts[n] }
+
+// recipients are the clients of campaign n that belong to a batch.
+func (p *limitPlan) recipients(n int, b span) []string {
+	list := p.clients[p.starts[n]:p.starts[n+1]]
+	return list[min(b.first, len(list)):min(b.last, len(list))]
+}
+
+// size is a batch's number of deliveries, and of the bytes of their values.
+func (p *limitPlan) size(b span) (deliveries, bytes int) {
+	for n := b.from; n < b.to; n++ {
+		count := len(p.recipients(n, b))
+		deliveries += count
+		bytes += count * (len(p.heads[n]) + len(p.tails[n]))
+		for _, client := range p.recipients(n, b) {
+			bytes += len(client)
+		}
+	}
+	return deliveries, bytes
+}
