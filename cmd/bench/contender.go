@@ -44,10 +44,19 @@ func contenders(e *harness.Env) []contender {
 	return list
 }
 
+// exactlyOnce is what the daemon promises in its default mode.
+const exactlyOnce = "exactly once: a crash loses and doubles nothing"
+
+// judged is a verdict on this contender.
+func (c contender) judged(in string, v harness.Verdict) harness.Verdict {
+	v.Case, v.Who, v.Guarantee = in, c.name, c.guarantee
+	return v
+}
+
 // tiffinWith is the daemon with these settings beside the lane's.
 func tiffinWith(e *harness.Env, name string, settings map[string]string) contender {
 	return contender{
-		name: name,
+		name: name, guarantee: exactlyOnce,
 		start: func(ctx context.Context, lane *testbed.Lane) (running, error) {
 			program, err := e.Program(ctx)
 			if err != nil {

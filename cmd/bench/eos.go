@@ -56,7 +56,8 @@ func runEOS(ctx context.Context, e *harness.Env) (r *harness.Result, err error) 
 			if err != nil {
 				return r, err
 			}
-			b.verdict.Case = mode.name
+			b.verdict.Text = mode.name + ": " + b.verdict.Text
+			b.verdict.Case = in
 			if err := r.Judge(b.verdict); err != nil {
 				return r, err
 			}

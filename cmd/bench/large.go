@@ -122,7 +122,7 @@ func largeUndisturbed(ctx context.Context, e *harness.Env, stage *testbed.Stage,
 	if err != nil {
 		return err
 	}
-	v.Case = undisturbed
+	v.Case, v.Guarantee = undisturbed, exactlyOnce
 	return r.Judge(v)
 }
 
@@ -166,7 +166,7 @@ func largeKilled(ctx context.Context, e *harness.Env, stage *testbed.Stage, w *w
 	if err != nil {
 		return err
 	}
-	v.Case = killed
+	v.Case, v.Guarantee = killed, exactlyOnce
 	return r.Judge(v)
 }
 

@@ -95,7 +95,7 @@ func runLatencyCase(ctx context.Context, e *harness.Env, c latencyCase, r *harne
 			return err
 		}
 		if err != nil {
-			runs[i].verdict.Text = "did not finish: " + err.Error()
+			runs[i].verdicts = append(runs[i].verdicts, harness.Verdict{Text: "did not finish: " + err.Error()})
 			continue
 		}
 		if c.every == 0 {
@@ -125,7 +125,7 @@ type latencyRun struct {
 	latencies *hdrhistogram.Histogram // nil: not measured
 	limit     *hdrhistogram.Histogram
 	every     time.Duration
-	verdict   harness.Verdict
+	verdicts  []harness.Verdict
 }
 
 // tell adds what a run gave to the result. The error is that of tiffin's sinks.
@@ -150,8 +150,12 @@ func (l *latencyRun) tell(e *harness.Env, c latencyCase, who contender, r *harne
 		}
 		r.Plot(harness.Series{Title: "Latency, " + c.name, X: "percentile", Y: "seconds", Kind: harness.Percentiles, Lines: lines})
 	}
-	l.verdict.Case, l.verdict.Who = c.name, who.name
-	return r.Judge(l.verdict)
+	for _, v := range l.verdicts {
+		if err := r.Judge(who.judged(c.name, v)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // limitLatency is what the machine allows at this rate, and with the same changes of subscriptions
@@ -213,9 +217,11 @@ func measureLatency(ctx context.Context, e *harness.Env, c latencyCase, who cont
 		return l, err
 	}
 	if l.every = c.every; l.every == 0 {
-		if l.every, err = halfLoad(ctx, e, who, c.fanout, w.Subscriptions); err != nil {
+		var backlog harness.Verdict
+		if l.every, backlog, err = halfLoad(ctx, e, who, c.fanout, w.Subscriptions); err != nil {
 			return l, err
 		}
+		l.verdicts = append(l.verdicts, backlog) // a rate that is not of the whole work is none
 	}
 	stage, err := stageOf(ctx, e, w)
 	if err != nil {
@@ -233,7 +239,8 @@ func measureLatency(ctx context.Context, e *harness.Env, c latencyCase, who cont
 	if l.latencies, err = underLoad(ctx, e, loop, c, who); err != nil {
 		return l, err
 	}
-	l.verdict, err = work.Verify(ctx, w, lane, work.UpTo(w.Campaigns))
+	v, err := work.Verify(ctx, w, lane, work.UpTo(w.Campaigns))
+	l.verdicts = append(l.verdicts, v)
 	return l, err
 }
 
@@ -282,27 +289,27 @@ func (c latencyCase) withChanges(ctx context.Context, e *harness.Env, stage *tes
 
 // halfLoad is the time from campaign to campaign at which a contender does half of what it can do
 // with a backlog.
-func halfLoad(ctx context.Context, e *harness.Env, who contender, fanout, subscriptions int) (every time.Duration, err error) {
+func halfLoad(ctx context.Context, e *harness.Env, who contender, fanout, subscriptions int) (every time.Duration, v harness.Verdict, err error) {
 	campaigns := 500
 	if e.Quick {
 		campaigns = 40
 	}
 	w, err := work.New(work.Shape{Campaigns: campaigns, Restaurants: subscriptions / fanout, Subscriptions: subscriptions}, time.Now())
 	if err != nil {
-		return 0, err
+		return 0, v, err
 	}
 	stage, err := stageOf(ctx, e, w)
 	if err != nil {
-		return 0, err
+		return 0, v, err
 	}
 	defer func() { err = errors.Join(err, stage.Close(ctx)) }()
 	if err := w.Publish(ctx, stage, 0, campaigns); err != nil {
-		return 0, err
+		return 0, v, err
 	}
 	b, err := workOff(ctx, e, stage, w, who)
 	if err != nil {
-		return 0, err
+		return 0, v, err
 	}
 	e.Say("%s: a backlog of %d campaigns: %s deliveries/s", who.name, campaigns, humanize.Comma(int64(float64(campaigns*fanout)/b.took.Seconds())))
-	return 2 * b.took / time.Duration(campaigns), nil
+	return 2 * b.took / time.Duration(campaigns), b.verdict, nil
 }

@@ -109,7 +109,7 @@ func recoverOnce(ctx context.Context, e *harness.Env, w *work.Workload, name str
 	if err != nil {
 		return err
 	}
-	verdict.Case, verdict.Who = name, harness.Tiffin
+	verdict.Case, verdict.Who, verdict.Guarantee = name, harness.Tiffin, exactlyOnce
 	return r.Judge(verdict)
 }
 

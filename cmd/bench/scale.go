@@ -115,7 +115,7 @@ func runGroup(ctx context.Context, e *harness.Env, n int, r *harness.Result) (ra
 	if err != nil {
 		return 0, err
 	}
-	verdict.Case = processes(n)
+	verdict.Case, verdict.Guarantee = processes(n), exactlyOnce
 	return rate, r.Judge(verdict)
 }
 

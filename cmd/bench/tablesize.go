@@ -111,7 +111,7 @@ func runTable(ctx context.Context, e *harness.Env, servers *testbed.Servers, w *
 		if err != nil {
 			return best, err
 		}
-		b.verdict.Case = in
+		b.verdict.Case, b.verdict.Guarantee = in, exactlyOnce
 		if err := r.Judge(b.verdict); err != nil {
 			return best, err
 		}

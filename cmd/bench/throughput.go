@@ -142,8 +142,7 @@ func (b *backlogRun) tell(e *harness.Env, in string, who contender, total int, m
 			r.Profiles = append(r.Profiles, harness.Profile{Case: in, Data: b.profile})
 		}
 	}
-	b.verdict.Case, b.verdict.Who = in, who.name
-	return r.Judge(b.verdict)
+	return r.Judge(who.judged(in, b.verdict))
 }
 
 // stageOf makes a stage with the workload's subscriptions.

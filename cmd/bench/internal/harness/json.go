@@ -22,6 +22,9 @@ type figureLine struct {
 	Ratio    float64   `json:"ratio_to_limit,omitempty"`
 	Goal     string    `json:"goal,omitempty"`
 	Reached  *bool     `json:"reached,omitempty"` // absent: no goal, or not judged
+
+	Exact     *bool  `json:"exact,omitempty"` // the sinks of its runs; absent: nothing was delivered
+	Guarantee string `json:"guarantee,omitempty"`
 }
 
 type sentenceLine struct {
@@ -85,6 +88,9 @@ func lineOf(scenario string, s Summary) figureLine {
 	}
 	if s.Judged {
 		line.Reached = &s.Passed
+	}
+	if s.Sinks != nil {
+		line.Exact, line.Guarantee = &s.Sinks.Exact, s.Sinks.Guarantee
 	}
 	return line
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -68,6 +69,42 @@ func TestGoalIsJudged(t *testing.T) {
 		}
 		if err := e.Close(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// What delivers something else than was expected reaches no goal, however fast; and the verdict
+// stands in the figure's row, with what was promised.
+func TestNoGoalIsReachedBySinksThatDiffer(t *testing.T) {
+	t.Parallel()
+	goal := AtLeast("c", "rate", 1)
+	for name, c := range map[string]struct {
+		verdict Verdict
+		err     error
+		missed  bool
+		says    string
+	}{
+		"exact":                   {Verdict{Case: "c", Exact: true, Guarantee: "exactly once: always"}, nil, false, "exact, promised: exactly once  "},
+		"of the case":             {Verdict{Case: "c", Text: "one is missing"}, nil, true, "NOT EXACT"},
+		"of no figure's case":     {Verdict{Case: "before", Text: "one is missing"}, nil, true, "NOT EXACT"},
+		"of another case":         {Verdict{Case: "d", Text: "one is missing"}, nil, false, "reached"},
+		"of another":              {Verdict{Case: "c", Who: "peer", Text: "one is missing"}, nil, false, "reached"},
+		"answers, not sinks":      {Verdict{Case: "c", Exact: true}, fmt.Errorf("%w: an answer", ErrDiffer), true, "MISSED"},
+		"a fault of another kind": {Verdict{Case: "c", Exact: true}, errors.New("away"), false, "reached"},
+	} {
+		s := Scenario{Name: "test", Goals: []Goal{goal}, Run: func(context.Context, *Env) (*Result, error) {
+			r := &Result{}
+			r.Add(rate(5, 0), Figure{Case: "d", Name: "rate", Unit: PerSecond, Value: 1})
+			_ = r.Judge(c.verdict) // the summary is what is tested
+			return r, c.err
+		}}
+		o := runOne(t.Context(), &Env{voice: newVoice(io.Discard)}, s)
+		var text bytes.Buffer
+		if err := WriteText(&text, o); err != nil {
+			t.Fatal(err)
+		}
+		if (len(o.Missed()) > 0) != c.missed || o.Summaries[0].Passed == c.missed || !strings.Contains(text.String(), c.says) {
+			t.Errorf("%s: missed %q, want %t and %q:\n%s", name, o.Missed(), c.missed, c.says, &text)
 		}
 	}
 }

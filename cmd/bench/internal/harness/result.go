@@ -3,6 +3,7 @@ package harness
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -71,9 +72,27 @@ type Figure struct {
 
 // Verdict is the oracle's: whether both sinks hold exactly the expected deliveries.
 type Verdict struct {
-	Case, Who string // as a Figure's
+	Case, Who string // as a Figure's; a case that no figure has: all of them
+	Guarantee string // what whoever it is promises; its words up to a colon stand beside figures
 	Exact     bool
 	Text      string
+}
+
+// concerns is whether a figure is of the run that was judged.
+func (v Verdict) concerns(f Figure, cases map[string]bool) bool {
+	return v.Who == f.Who && (v.Case == f.Case || !cases[v.Case])
+}
+
+// Word says of a figure whether it counts, and under which promise.
+func (v Verdict) Word() string {
+	word := "exact"
+	if !v.Exact {
+		word = "NOT EXACT"
+	}
+	if short, _, _ := strings.Cut(v.Guarantee, ":"); short != "" {
+		word += ", promised: " + short
+	}
+	return word
 }
 
 // Series is a plot.

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -28,6 +29,7 @@ type Summary struct {
 	Ratio          float64 // to the limit, the median of the runs' ratios: 1 is the limit, less is worse; 0: no limit
 	Goal           *Goal   // nil: none
 	Judged, Passed bool
+	Sinks          *Verdict // of the figure's runs, the worst of them; nil: nothing was delivered
 }
 
 // Missed are the goals that were not reached, a sentence each.
@@ -38,7 +40,7 @@ func (o *Outcome) Missed() []string {
 	}
 	for _, s := range o.Summaries {
 		if s.Judged && !s.Passed {
-			missed = append(missed, fmt.Sprintf("%s: %s, goal %s", s.Label(), s.judged(), s.Goal.describe(s.Unit)))
+			missed = append(missed, fmt.Sprintf("%s: %s, goal %s", s.Label(), s.judged(), s.Goal.describe(s.Unit))+s.despite())
 		}
 	}
 	for _, g := range o.Scenario.Goals {
@@ -55,6 +57,14 @@ func (s Summary) judged() string {
 		return fmt.Sprintf("%.2f of the limit", s.Ratio)
 	}
 	return s.Text()
+}
+
+// despite says why a figure that is good enough does not reach its goal.
+func (s Summary) despite() string {
+	if s.Goal.reached(s) {
+		return "; but the sinks, or the answers, are not what was expected"
+	}
+	return ""
 }
 
 // Explaining are the profiles of the cases in which a goal was missed.
@@ -97,10 +107,27 @@ func conclude(s Scenario, options Options, results []*Result, err error) *Outcom
 	if len(o.Summaries) == 0 && len(options.Cases) > 0 && err == nil {
 		o.Err = fmt.Errorf("no case of it is named %q", options.Cases) // nothing measured is nothing reached
 	}
+	wrong := errors.Is(err, ErrDiffer)
 	for i := range o.Summaries {
 		o.Summaries[i].conclude(s.Goals, options.Quick)
+		o.attach(&o.Summaries[i], wrong)
 	}
 	return o
+}
+
+// attach puts the verdict beside the figure: what delivers something else reaches no goal. A fault
+// of that kind is of everything.
+func (o *Outcome) attach(s *Summary, wrong bool) {
+	cases := map[string]bool{}
+	for _, other := range o.Summaries {
+		cases[other.Case] = true
+	}
+	for _, v := range o.Verdicts {
+		if v.concerns(s.Figure, cases) && (s.Sinks == nil || !v.Exact) {
+			s.Sinks = &v
+		}
+	}
+	s.Passed = s.Passed && !wrong && (s.Sinks == nil || s.Sinks.Exact)
 }
 
 func (o *Outcome) gather(f Figure) {

@@ -14,7 +14,7 @@ func WriteText(w io.Writer, o *Outcome) error {
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, s := range o.Summaries {
-		if _, err := fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\n", s.Label(), s.who(), s.Text(), s.limitText(), s.Verdict()); err != nil {
+		if _, err := fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\n", s.Label(), s.who(), s.Text(), s.limitText(), s.SinksWord(), s.Verdict()); err != nil {
 			return err
 		}
 	}
@@ -86,6 +86,14 @@ func (s Summary) limitText() string {
 		return ""
 	}
 	return fmt.Sprintf("limit %s, ratio %.2f", s.Unit.Format(s.Limit), s.Ratio)
+}
+
+// SinksWord says whether the figure counts; empty: nothing was delivered.
+func (s Summary) SinksWord() string {
+	if s.Sinks == nil {
+		return ""
+	}
+	return s.Sinks.Word()
 }
 
 // Verdict says the goal and whether it was reached; empty: there is none.

@@ -13,13 +13,13 @@ func writeMarkdown(w io.Writer, env Environment, outcomes []*harness.Outcome) er
 	var text strings.Builder
 	text.WriteString("# What was measured\n\n")
 	for _, o := range outcomes {
-		fmt.Fprintf(&text, "## %s\n\n%s.\n\n| | who | measured | of the limit | goal |\n|---|---|---|---|---|\n", o.Scenario.Name, o.Scenario.Summary)
+		fmt.Fprintf(&text, "## %s\n\n%s.\n\n| | who | measured | of the limit | sinks | goal |\n|---|---|---|---|---|---|\n", o.Scenario.Name, o.Scenario.Summary)
 		for _, s := range o.Summaries {
 			ratio := ""
 			if s.Ratio > 0 {
 				ratio = fmt.Sprintf("%.2f of %s", s.Ratio, s.Unit.Format(s.Limit))
 			}
-			fmt.Fprintf(&text, "| %s | %s | %s | %s | %s |\n", s.Label(), s.Who, s.Text(), ratio, s.Verdict())
+			fmt.Fprintf(&text, "| %s | %s | %s | %s | %s | %s |\n", s.Label(), s.Who, s.Text(), ratio, s.SinksWord(), s.Verdict())
 		}
 		text.WriteString("\n")
 		for _, v := range o.Verdicts {

@@ -27,7 +27,7 @@ func TestReportIsWholeInOneFile(t *testing.T) {
 			r.Plot(harness.Series{Title: "Cost", X: "subscriptions", Y: "seconds", Kind: harness.Logarithmic, Lines: []harness.Line{{Name: "b", Points: [][2]float64{{1e6, 1e-6}, {2e7, 1.1e-6}}}}})
 			r.Plot(harness.Series{Title: "Memory", X: "seconds since ready", Y: "bytes", Kind: harness.Linear, Lines: []harness.Line{{Name: "c", Points: [][2]float64{{0, 1e8}, {5, 2e8}}}}})
 			r.Note("a note")
-			return r, r.Judge(harness.Verdict{Case: "small", Who: "<script>peer", Text: "3 too many"})
+			return r, r.Judge(harness.Verdict{Case: "small", Who: "<script>peer", Guarantee: "at least once: it doubles", Text: "3 too many"})
 		},
 	}
 	e, err := harness.NewEnv(harness.Options{Dir: t.TempDir(), Progress: io.Discard})
@@ -59,7 +59,10 @@ func TestReportIsWholeInOneFile(t *testing.T) {
 		t.Errorf("%d drawings, want 4", n)
 	}
 	markdown, err := os.ReadFile(filepath.Join(dir, "README.md"))
-	if err != nil || !strings.Contains(string(markdown), "| small: deliveries | tiffin | 80,000/s | 0.80 of 100,000/s | goal at least 0.90 of the limit: MISSED |") {
+	if !strings.Contains(string(markdown), "0.50 of 100,000/s | NOT EXACT, promised: at least once |") || !strings.Contains(string(page), "NOT EXACT, promised: at least once<") {
+		t.Errorf("a peer's verdict and guarantee are not beside its figure:\n%s", markdown)
+	}
+	if err != nil || !strings.Contains(string(markdown), "| small: deliveries | tiffin | 80,000/s | 0.80 of 100,000/s |  | goal at least 0.90 of the limit: MISSED |") {
 		t.Errorf("%v\n%s", err, markdown)
 	}
 }

@@ -47,7 +47,8 @@ const (
 const straggling = 60 * time.Second
 
 // Run publishes the campaigns. The histogram is in microseconds; its count is of the campaigns that
-// arrived whole and were not warm-up.
+// were not warm-up. One that has not arrived whole when Run gives up counts as late as it is then,
+// and the error says how many there are.
 func (o *OpenLoop) Run(ctx context.Context, of Ender, progress func(done int64)) (*hdrhistogram.Histogram, error) {
 	producer, err := kgo.NewClient(kgo.SeedBrokers(o.Stage.Brokers...), kgo.DefaultProduceTopic(o.Stage.Input), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.NoCompression()))
@@ -113,6 +114,9 @@ func (o *OpenLoop) run(ctx context.Context, of Ender, progress func(int64), send
 	sent := make(chan error, 1)
 	go func() { sent <- send(ctx, begin) }()
 	err = arrivals.await(ctx, of, progress)
+	if err != nil {
+		arrivals.giveUp(time.Now())
+	}
 	cancel()
 	if fault := <-sent; fault != nil && !errors.Is(fault, context.Canceled) {
 		err = errors.Join(err, fmt.Errorf("publish campaigns: %w", fault))
@@ -215,9 +219,21 @@ func (a *arrivals) arrived(value []byte, now time.Time) {
 	}
 	delete(a.open, string(campaignID(value)))
 	a.done++
+	a.keep(at, now)
+}
+
+// keep records a time.
+func (a *arrivals) keep(at *arrival, now time.Time) {
 	if at.warm {
-		// The range is wider than straggling: it always fits.
-		_ = a.latencies.RecordValue(max(leastMicros, now.Sub(at.due).Microseconds()))
+		_ = a.latencies.RecordValue(min(max(leastMicros, now.Sub(at.due).Microseconds()), mostMicros)) // it fits
+	}
+}
+
+// giveUp counts what has not arrived as if it did now: percentiles without it would be of whoever
+// loses what is slow.
+func (a *arrivals) giveUp(now time.Time) {
+	for _, at := range a.open {
+		a.keep(at, now)
 	}
 }
 

@@ -36,8 +36,14 @@ func TestLatencyIsCountedFromWhenItWasDue(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// One that never comes is as late as the end of the wait.
+		a.open["lost"] = &arrival{due: begin, missing: 1, warm: true}
+		a.giveUp(begin.Add(200 * time.Millisecond))
+		if a.latencies.TotalCount() != 6 || (a.latencies.Max()+100)/1000 != 200 {
+			t.Errorf("a lost campaign: %d latencies, at most %d µs", a.latencies.TotalCount(), a.latencies.Max())
+		}
 		// 90, 80, 70, 60 and 50 ms, to three digits; the first campaign was warm-up.
-		if h := a.latencies; h.TotalCount() != 5 || (h.Min()+100)/1000 != 50 || (h.Max()+100)/1000 != 90 || a.done != 6 || len(a.open) > 0 {
+		if h := a.latencies; h.TotalCount() != 6 || (h.Min()+100)/1000 != 50 || (h.ValueAtPercentile(80)+100)/1000 != 90 || a.done != 6 || len(a.open) > 1 {
 			t.Errorf("%d latencies from %d to %d µs; %d campaigns arrived, %d did not", h.TotalCount(), h.Min(), h.Max(), a.done, len(a.open))
 		}
 	})
