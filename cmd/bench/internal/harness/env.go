@@ -83,6 +83,14 @@ func (e *Env) Servers(ctx context.Context) (*testbed.Servers, error) {
 // Started are the servers if a scenario needed them, else nil.
 func (e *Env) Started() *testbed.Servers { return e.servers }
 
+// Durability says in a note what a commit of the servers survives.
+func (e *Env) Durability() string {
+	if e.servers != nil && e.servers.Given() {
+		return "given servers, whose settings stand in the report"
+	}
+	return "fsync and synchronous_commit on"
+}
+
 // Program is the daemon to measure: the one named, the one beside this program, or one built from
 // the module that the working directory is in.
 func (e *Env) Program(ctx context.Context) (string, error) {

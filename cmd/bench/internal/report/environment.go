@@ -13,12 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"example.com/tiffin/cmd/bench/internal/harness"
-	"example.com/tiffin/cmd/bench/internal/testbed"
 )
 
 // Environment is what the figures depend on.
@@ -43,7 +38,7 @@ func Environ(ctx context.Context, e *harness.Env, args []string) Environment {
 	env := Environment{
 		Kind: "environment", Time: time.Now().UTC().Truncate(time.Second), Command: "bench " + quoted(args[1:]), Commit: commit(ctx),
 		CPU: field("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), Memory: field("/proc/meminfo", "MemTotal"),
-		Kernel: read("/proc/sys/kernel/osrelease"), Go: runtime.Version(), Settings: testbed.Settings(),
+		Kernel: read("/proc/sys/kernel/osrelease"), Go: runtime.Version(),
 	}
 	for _, p := range e.Peers {
 		env.Peers = append(env.Peers, p.Name+": "+p.Guarantee)
@@ -51,7 +46,8 @@ func Environ(ctx context.Context, e *harness.Env, args []string) Environment {
 	if servers := e.Started(); servers != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second) // also after Ctrl-C
 		defer cancel()
-		env.Postgres, env.Kafka = postgresVersion(ctx, servers), kafkaVersion(ctx, servers)
+		facts := servers.Ask(ctx)
+		env.Postgres, env.Kafka, env.Settings = facts.Postgres, facts.Kafka, facts.Settings
 	}
 	return env
 }
@@ -101,35 +97,6 @@ func field(path, name string) string {
 		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
 			return strings.TrimSpace(value)
 		}
-	}
-	return ""
-}
-
-func postgresVersion(ctx context.Context, s *testbed.Servers) string {
-	conn, err := pgx.Connect(ctx, s.FeedbackDSN("postgres"))
-	if err != nil {
-		return ""
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	var version string
-	if err := conn.QueryRow(ctx, "SHOW server_version").Scan(&version); err != nil {
-		return ""
-	}
-	return version
-}
-
-func kafkaVersion(ctx context.Context, s *testbed.Servers) string {
-	client, err := kgo.NewClient(kgo.SeedBrokers(s.Brokers()...))
-	if err != nil {
-		return ""
-	}
-	defer client.Close()
-	versions, err := kadm.NewClient(client).ApiVersions(ctx)
-	if err != nil {
-		return ""
-	}
-	for _, v := range versions {
-		return v.VersionGuess()
 	}
 	return ""
 }

@@ -9,10 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+var servers devstacktest.Servers
+
+func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
 
 // script makes a peer of a shell script.
 func script(t *testing.T, name, text string) (dir string) {

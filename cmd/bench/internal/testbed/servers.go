@@ -6,7 +6,6 @@ package testbed
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net/url"
 	"strings"
@@ -61,13 +60,8 @@ const (
 	MaxWAL        = "8GB" // no checkpoint by size in the middle of a run
 )
 
-// Settings are those of the servers that Start starts, for people.
-func Settings() []string {
-	return []string{
-		"Postgres: two servers, fsync on, synchronous_commit on, shared_buffers " + SharedBuffers + ", max_wal_size " + MaxWAL + ", otherwise its defaults",
-		fmt.Sprintf("Kafka: one broker, %d MiB of heap, G1 as its own scripts set it, otherwise its defaults", KafkaHeapMB),
-	}
-}
+// Given is whether these servers are not ours.
+func (s *Servers) Given() bool { return s.given.any() }
 
 // Start starts the servers below dir, unless they are given.
 func Start(ctx context.Context, dir string, given Given) (*Servers, error) {
