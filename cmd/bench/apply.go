@@ -53,13 +53,13 @@ func applyForms(quick bool) []applyForm {
 // apply measures how fast captured messages are decoded, assembled and applied, without a server.
 func apply() harness.Scenario {
 	s := harness.Scenario{
-		Name:    "apply",
-		Summary: "changes/s from captured replication messages to the index, no server: insert, update, delete, mixed",
-		Run:     runApply,
+		Name:       "apply",
+		Summary:    "changes/s from captured replication messages to the index, no server: insert, update, delete, mixed",
+		OwnServers: true, Run: runApply,
 	}
 	for _, f := range applyForms(false) {
 		if f.changes > 1 {
-			s.Goals = append(s.Goals, harness.AtLeast(f.name, applied, applyGoal))
+			s.Goals = append(s.Goals, harness.AtLeast(f.name, applied, applyGoal).In(harness.PerSecond))
 		}
 	}
 	return s

@@ -12,6 +12,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/jackc/pgx/v5"
+
+	"example.com/tiffin/cmd/bench/internal/harness"
 )
 
 // bigtxnGoal is in bytes of resident memory above rest.
@@ -26,37 +28,45 @@ const (
 
 // bigtxn changes every row of a table in one transaction and watches memory, answers and the
 // replication connection.
-func bigtxn(ctx context.Context, o options) (err error) {
+func bigtxn() harness.Scenario {
+	return harness.Scenario{
+		Name:       "bigtxn",
+		Summary:    "5,000,000 rows changed in one transaction: memory above rest, atomic, no keepalive missed",
+		Goals:      []harness.Goal{harness.AtMost("", aboveRest, bigtxnGoal).In(harness.Bytes)},
+		OwnServers: true, Run: runBigtxn,
+	}
+}
+
+func runBigtxn(ctx context.Context, e *harness.Env) (r *harness.Result, err error) {
 	rows := 5_000_000
-	if o.quick {
+	if e.Quick {
 		rows = 500_000
 	}
-	say := stopwatch(o)
-	server, err := startPostgres(ctx, o, sourceDatabase)
+	server, err := startSource(ctx, e, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 	conn, err := pgx.Connect(ctx, server.DSN(sourceDatabase))
 	if err != nil {
-		return fmt.Errorf("connect to the source: %w", err)
+		return nil, fmt.Errorf("connect to the source: %w", err)
 	}
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
 	if err := fillBig(ctx, conn, rows); err != nil {
-		return err
+		return nil, err
 	}
-	say(humanize.Comma(int64(rows)) + " rows are in the table")
+	e.Say("%s rows are in the table", humanize.Comma(int64(rows)))
 	f, err := follow(ctx, server, "tiffin", 1<<30)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
-	say("the index follows")
+	e.Say("the index follows")
 	run := &bigRun{conn: conn, f: f, rows: rows}
-	if err := run.measure(ctx, say); err != nil {
-		return err
+	if err := run.measure(ctx, e); err != nil {
+		return nil, err
 	}
-	return run.report(o)
+	return run.result(), nil
 }
 
 // fillBig makes row i one of restaurant i % bigtxnRestaurants and of a client that follows
@@ -96,7 +106,7 @@ type bigRun struct {
 	answers       int
 }
 
-func (r *bigRun) measure(ctx context.Context, say func(string)) error {
+func (r *bigRun) measure(ctx context.Context, e *harness.Env) error {
 	debug.FreeOSMemory() // what the load left behind is no part of rest
 	r.rest = resident()
 	sender, err := r.sender(ctx)
@@ -105,14 +115,14 @@ func (r *bigRun) measure(ctx context.Context, say func(string)) error {
 	}
 	done, watched := make(chan struct{}), make(chan error, 1)
 	go func() { watched <- r.watch(ctx, done) }()
-	err = r.change(ctx, say)
+	err = r.change(ctx, e)
 	close(done)
 	if err := errors.Join(err, <-watched); err != nil {
 		return err
 	}
 	for n := 0; n < bigtxnRestaurants; n += 97 {
 		if state, err := r.state(ctx, n); err != nil || state != 1 {
-			return errors.Join(err, fmt.Errorf("%w: restaurant %d after the transaction", errWrong, n))
+			return errors.Join(err, fmt.Errorf("%w: restaurant %d after the transaction", harness.ErrDiffer, n))
 		}
 	}
 	after, err := r.sender(ctx)
@@ -123,19 +133,19 @@ func (r *bigRun) measure(ctx context.Context, say func(string)) error {
 }
 
 // change commits the transaction and waits until a fence has passed it.
-func (r *bigRun) change(ctx context.Context, say func(string)) error {
+func (r *bigRun) change(ctx context.Context, e *harness.Env) error {
 	begun := time.Now()
 	if _, err := r.conn.Exec(ctx, "UPDATE subscribers_restaurants SET client_id = "+bigClientSQL("id", 1)); err != nil {
 		return fmt.Errorf("change every row: %w", err)
 	}
 	committed := time.Now()
 	r.wrote = committed.Sub(begun)
-	say(fmt.Sprintf("committed after %v", r.wrote.Round(time.Millisecond)))
+	e.Say("committed after %v", r.wrote.Round(time.Millisecond))
 	if _, err := r.f.reader.Wait(ctx); err != nil {
 		return fmt.Errorf("wait for the transaction: %w", err)
 	}
 	r.became = time.Since(committed)
-	say(fmt.Sprintf("visible %v later", r.became.Round(time.Millisecond)))
+	e.Say("visible %v later", r.became.Round(time.Millisecond))
 	return nil
 }
 
@@ -182,7 +192,7 @@ func (r *bigRun) state(ctx context.Context, n int) (int, error) {
 			return shift, nil
 		}
 	}
-	return 0, fmt.Errorf("%w: restaurant %d has %d clients, neither the old nor the new ones", errWrong, n, recipients.Len())
+	return 0, fmt.Errorf("%w: restaurant %d has %d clients, neither the old nor the new ones", harness.ErrDiffer, n, recipients.Len())
 }
 
 // sender is the process that streams to us.
@@ -194,26 +204,15 @@ func (r *bigRun) sender(ctx context.Context) (pid int, err error) {
 	return pid, err
 }
 
-func (r *bigRun) report(o options) error {
-	above := max(0, r.most-r.rest)
-	verdict := "reached"
-	switch {
-	case o.quick:
-		verdict = "not judged with --quick"
-	case above > bigtxnGoal:
-		verdict = "MISSED"
-	}
-	_, err := fmt.Fprintf(o.out, `bigtxn: UPDATE of %s rows in one transaction, wal_sender_timeout 3 s
-  memory       %s above a rest of %s, resident
-  time         %v to commit, visible %v after that
-  exact        %s answers meanwhile, each before or after it; one replication connection throughout
-  goal         at most %s above rest: %s
-`, humanize.Comma(int64(r.rows)), humanize.IBytes(uint64(above)), humanize.IBytes(uint64(r.rest)),
-		r.wrote.Round(time.Millisecond), r.became.Round(time.Millisecond), humanize.Comma(int64(r.answers)), humanize.IBytes(bigtxnGoal), verdict)
-	if err == nil && verdict == "MISSED" {
-		return errMissed
-	}
-	return err
+func (r *bigRun) result() *harness.Result {
+	result := &harness.Result{}
+	result.Add(harness.Figure{Name: aboveRest, Unit: harness.Bytes, Value: float64(max(0, r.most-r.rest))},
+		harness.Figure{Name: "memory at rest", Unit: harness.Bytes, Value: float64(r.rest)},
+		harness.Figure{Name: "time to commit", Unit: harness.Seconds, Value: r.wrote.Seconds()},
+		harness.Figure{Name: visibleAfter, Unit: harness.Seconds, Value: r.became.Seconds()},
+		harness.Figure{Name: "answers meanwhile, each before or after it", Unit: harness.Count, Value: float64(r.answers)})
+	result.Note("UPDATE of %s rows in one transaction, wal_sender_timeout 3 s; one replication connection throughout.", humanize.Comma(int64(r.rows)))
+	return result
 }
 
 // resident is this process's memory: proc(5), statm; 0 where there is none.

@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/jackc/pgx/v5"
 
+	"example.com/tiffin/cmd/bench/internal/harness"
 	"example.com/tiffin/internal/devstack"
 )
 
@@ -26,51 +26,59 @@ type backlog struct {
 
 func (b backlog) changes() int { return b.transactions * b.rows }
 
+func cdcBacklogs(quick bool) []backlog {
+	if quick {
+		return []backlog{{"single rows", 5_000, 1}, {"100 rows each", 200, 100}, {"one transaction", 1, 20_000}}
+	}
+	return []backlog{{"single rows", 300_000, 1}, {"100 rows each", 10_000, 100}, {"one transaction", 1, 1_000_000}}
+}
+
 // cdcApply measures how fast a backlog is applied, against pg_recvlogical that reads the same
 // position from a slot of its own and throws everything away: the walsender's limit.
-func cdcApply(ctx context.Context, o options) (err error) {
-	backlogs := []backlog{{"single rows", 300_000, 1}, {"100 rows each", 10_000, 100}, {"one transaction", 1, 1_000_000}}
-	if o.quick {
-		backlogs = []backlog{{"single rows", 5_000, 1}, {"100 rows each", 200, 100}, {"one transaction", 1, 20_000}}
+func cdcApply() harness.Scenario {
+	s := harness.Scenario{
+		Name:       "cdc",
+		Summary:    "applying a backlog of changes, against pg_recvlogical that throws the same away",
+		OwnServers: true, Run: runCDC,
 	}
-	say := stopwatch(o)
+	for _, b := range cdcBacklogs(false) {
+		s.Goals = append(s.Goals, harness.AtLeast(b.what, applied, cdcGoal).OfLimit())
+	}
+	return s
+}
+
+func runCDC(ctx context.Context, e *harness.Env) (r *harness.Result, err error) {
 	server, err := devstack.StartPostgres(ctx, devstack.PostgresOptions{
-		Dir: o.dir, Durable: true, Settings: map[string]string{"max_wal_size": maxWAL, "logical_decoding_work_mem": "256MB"},
+		Dir: e.Dir, Durable: true, Settings: map[string]string{"max_wal_size": maxWAL, "logical_decoding_work_mem": "256MB"},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 	f, err := startFreshness(ctx, server)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
-	say("the index follows")
+	e.Say("the index follows")
 	if _, err := f.conn.Exec(ctx, writeProcedure); err != nil {
-		return fmt.Errorf("create the writer: %w", err)
+		return nil, fmt.Errorf("create the writer: %w", err)
 	}
-	missed := error(nil)
-	for _, b := range backlogs {
+	r = &harness.Result{}
+	for _, b := range cdcBacklogs(e.Quick) {
+		if !e.Wants(b.what) {
+			continue
+		}
 		wire, ours, err := f.catchUp(ctx, b)
 		if err != nil {
-			return fmt.Errorf("%s: %w", b.what, err)
+			return r, fmt.Errorf("%s: %w", b.what, err)
 		}
-		ratio := wire.Seconds() / ours.Seconds()
-		rate := func(d time.Duration) string { return humanize.Comma(int64(float64(b.changes()) / d.Seconds())) }
-		verdict := "reached"
-		switch {
-		case o.quick:
-			verdict = "not judged with --quick"
-		case ratio < cdcGoal:
-			verdict, missed = "MISSED", errMissed
-		}
-		if _, err := fmt.Fprintf(o.out, "cdc: %-16s %9s changes   applied %9s/s   pg_recvlogical %9s/s   ratio %.2f   goal %.2f: %s\n",
-			b.what, humanize.Comma(int64(b.changes())), rate(ours), rate(wire), ratio, cdcGoal, verdict); err != nil {
-			return err
-		}
+		changes := float64(b.changes())
+		r.Add(harness.Figure{Case: b.what, Name: applied, Unit: harness.PerSecond, Value: changes / ours.Seconds(), Limit: changes / wire.Seconds()})
+		e.Say("%s: %v, pg_recvlogical %v", b.what, ours.Round(time.Millisecond), wire.Round(time.Millisecond))
 	}
-	return missed
+	r.Note("From the start of the session that reads the backlog to its last transaction applied; the limit is pg_recvlogical, which reads the same from a slot of its own into /dev/null.")
+	return r, nil
 }
 
 // writeProcedure commits on the server, so that the backlog is there quickly.
@@ -113,7 +121,7 @@ func (f *freshnessRig) catchUp(ctx context.Context, b backlog) (wire, ours time.
 	// its session to its last transaction.
 	select {
 	case ours = <-caughtUp:
-	case <-time.After(patience):
+	case <-time.After(harness.Patience):
 		return 0, 0, errors.New("the backlog was not applied in time")
 	case <-ctx.Done():
 		return 0, 0, ctx.Err()

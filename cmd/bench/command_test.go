@@ -33,7 +33,10 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"list", "x"}, command.ExitUsage},
 		{[]string{"throughput", "--no-such"}, command.ExitUsage},
 		{[]string{"throughput", "--quick", "--dir", "/no/such/directory"}, command.ExitFault},
-		{[]string{"throughput", "--quick", "--peer", "no-such"}, command.ExitFault},
+		{[]string{"throughput", "--quick", "--peers", "peers", "--peer", "no-such"}, command.ExitUsage},
+		{[]string{"index", "--quick", "--peers", "peers", "--peer", "plain"}, command.ExitUsage},
+		{[]string{"all", "--quick", "--peers", "peers", "--peer", "plain", "--dir", "/no/such/directory"}, command.ExitFault},
+		{[]string{"throughput", "--runs", "0"}, command.ExitUsage},
 	} {
 		var out, progress bytes.Buffer
 		if got := benchRun(t, &out, &progress, c.args...); got != c.want {
@@ -41,8 +44,12 @@ func TestExitStatus(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if benchRun(t, &out, io.Discard, "list"); !strings.Contains(out.String(), "throughput ") {
-		t.Errorf("bench list: %s", &out)
+	benchRun(t, &out, io.Discard, "list", "--peers", "peers")
+	benchRun(t, &out, io.Discard, "--help")
+	for _, want := range []string{"\nfence ", "goal: fan-out 100: CPU a delivery at most 1.5µs\n", "goal: fan-out 100: deliveries at least 0.90 of the limit\n", "takes --peer\n", "peers: ", "start their own all the same", "soak"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("bench list and --help lack %q:\n%s", want, &out)
+		}
 	}
 }
 

@@ -9,8 +9,27 @@ import (
 
 	"example.com/tiffin/cache"
 	"example.com/tiffin/cdc"
+	"example.com/tiffin/cmd/bench/internal/harness"
+	"example.com/tiffin/cmd/bench/internal/testbed"
 	"example.com/tiffin/internal/devstack"
 )
+
+// What the scenarios have in common whose source is a server of their own.
+const (
+	sourceDatabase = "source"
+	maxWAL         = testbed.MaxWAL
+)
+
+func startSource(ctx context.Context, e *harness.Env, settings map[string]string) (*devstack.Postgres, error) {
+	server, err := testbed.StartPostgres(ctx, e.Dir, settings)
+	if err != nil {
+		return nil, err
+	}
+	if err := server.CreateDatabase(ctx, sourceDatabase); err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
+	return server, nil
+}
 
 // follower is the daemon's side of the source database in this process: index and reader.
 type follower struct {
@@ -48,7 +67,7 @@ func follow(ctx context.Context, server *devstack.Postgres, slot string, budget 
 func (f *follower) ready(ctx context.Context) error {
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(harness.Patience)
 	defer timer.Stop()
 	for len(f.reader.Reasons()) > 0 {
 		select {
@@ -56,7 +75,7 @@ func (f *follower) ready(ctx context.Context) error {
 			f.done <- nil
 			return fmt.Errorf("the reader ended: %w", err)
 		case <-timer.C:
-			return fmt.Errorf("not in sync after %v: %v", patience, f.reader.Reasons())
+			return fmt.Errorf("not in sync after %v: %v", harness.Patience, f.reader.Reasons())
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), fmt.Errorf("not in sync: %v", f.reader.Reasons()))
 		case <-ticker.C:

@@ -43,11 +43,11 @@ func harmless() harness.Scenario {
 		Name:    "harmless",
 		Summary: "an hour's worth of the source's writes: log held back by the slot, beside the budget, and locks",
 		Goals: []harness.Goal{
-			harness.AtMost("", retainedRunning, harmlessBudget),
-			harness.AtMost("", strongLocks, 0),
-			harness.AtMost("", lateLocks, 0),
+			harness.AtMost("", retainedRunning, harmlessBudget).In(harness.Bytes),
+			harness.AtMost("", strongLocks, 0).In(harness.Count),
+			harness.AtMost("", lateLocks, 0).In(harness.Count),
 		},
-		Run: runHarmless,
+		OwnServers: true, Run: runHarmless,
 	}
 }
 

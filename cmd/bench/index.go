@@ -12,24 +12,37 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"example.com/tiffin/cache"
+	"example.com/tiffin/cmd/bench/internal/harness"
 	"example.com/tiffin/internal/devstack"
 )
 
-// indexGoal is in bytes of heap a subscription, all in.
-const indexGoal = 16.0
+// The figures of index that are judged; all in.
+const (
+	heapEach  = "heap a subscription"
+	indexGoal = 16.0 // bytes
+	exactly   = "answers compared, all exact"
+)
 
 // index measures what the index takes, with every subscription in memory, and that its answers
 // stay exact when a tenth of the postings is all that fits.
-func index(ctx context.Context, o options) error {
+func index() harness.Scenario {
+	return harness.Scenario{
+		Name:    "index",
+		Summary: "bytes of heap a subscription, and exact answers from a tenth of the memory",
+		Goals:   []harness.Goal{harness.AtMost("", heapEach, indexGoal).In(harness.Bytes)},
+		Run:     runIndex,
+	}
+}
+
+func runIndex(ctx context.Context, e *harness.Env) (*harness.Result, error) {
 	plan := devstack.Subscriptions{Seed: 7, Rows: 10_000_000, Restaurants: 100_000, Clients: 1_000_000, Zipf: 0.7}
 	lookups := 20_000
-	if o.quick {
+	if e.Quick {
 		plan.Rows, plan.Restaurants, plan.Clients, lookups = 500_000, 5_000, 50_000, 5_000
 	}
-	say := stopwatch(o)
 	table, err := plan.Layout()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rows := &sourceRows{table: table, restaurants: plan.Restaurants, numbers: map[string]int{}, more: map[int][]string{}}
 	for n := range plan.Restaurants {
@@ -38,43 +51,31 @@ func index(ctx context.Context, o options) error {
 	before := heapLive()
 	x, err := loadIndex(rows, 1<<30)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	perRow := float64(heapLive()-before) / float64(plan.Rows)
+	each := func(bytes int64) float64 { return float64(bytes) / float64(plan.Rows) }
+	heap := each(heapLive() - before)
 	full := x.Stats()
 	x.Close()
-	say(fmt.Sprintf("loaded: %.2f bytes a subscription", perRow))
+	e.Say("loaded: %.2f bytes a subscription", heap)
+	r := &harness.Result{}
+	r.Add(harness.Figure{Name: heapEach, Unit: harness.Bytes, Value: heap},
+		harness.Figure{Name: "counted by the index", Unit: harness.Bytes, Value: each(full.Bytes)},
+		harness.Figure{Name: "postings of that", Unit: harness.Bytes, Value: each(full.PostingBytes)})
 	if x, err = loadIndex(rows, full.PostingBytes/10); err != nil {
-		return err
+		return r, err
 	}
 	defer x.Close()
 	if err := rows.check(ctx, x, lookups); err != nil {
-		return err
+		return r, err
 	}
-	say(fmt.Sprintf("%d answers from a tenth of the memory are exact", lookups))
-	return reportIndex(o, plan, full, perRow, lookups, rows.reads)
-}
-
-func reportIndex(o options, plan devstack.Subscriptions, full cache.Stats, perRow float64, lookups, reads int) error {
-	verdict := "reached"
-	switch {
-	case o.quick:
-		verdict = "not judged with --quick"
-	case perRow > indexGoal:
-		verdict = "MISSED"
-	}
+	e.Say("%d answers from a tenth of the memory are exact", lookups)
+	r.Add(harness.Figure{Name: exactly, Unit: harness.Count, Value: float64(lookups)},
+		harness.Figure{Name: "answers read through", Unit: harness.Count, Value: float64(rows.reads)})
 	count := func(n int) string { return humanize.Comma(int64(n)) }
-	_, err := fmt.Fprintf(o.out, `index: %s subscriptions of %s clients and %s restaurants, ids kept (replica identity DEFAULT)
-  heap         %.2f bytes a subscription after a full collection (the index counts %.2f, postings %.2f of it)
-  exact        %s of %s answers between changes, with a budget of a tenth of the postings; %s were read through
-  goal         %.0f bytes a subscription: %s
-`, count(plan.Rows), count(plan.Clients), count(plan.Restaurants),
-		perRow, float64(full.Bytes)/float64(plan.Rows), float64(full.PostingBytes)/float64(plan.Rows),
-		count(lookups), count(lookups), count(reads), indexGoal, verdict)
-	if err == nil && verdict == "MISSED" {
-		return errMissed
-	}
-	return err
+	r.Note("%s subscriptions of %s clients and %s restaurants, ids kept (replica identity DEFAULT); heap after a full collection; answers between changes, with a budget of a tenth of the postings.",
+		count(plan.Rows), count(plan.Clients), count(plan.Restaurants))
+	return r, nil
 }
 
 // heapLive is the process's heap after two full collections: what the first finalizes, the
@@ -202,7 +203,7 @@ func (s *sourceRows) compare(ctx context.Context, x *cache.Index, n int) error {
 		same = same && want[string(c)]
 	}
 	if !same {
-		return fmt.Errorf("%w: restaurant %d has %d clients, or others than the %d expected", errWrong, n, r.Len(), len(want))
+		return fmt.Errorf("%w: restaurant %d has %d clients, or others than the %d expected", harness.ErrDiffer, n, r.Len(), len(want))
 	}
 	return nil
 }

@@ -33,8 +33,8 @@ func large() harness.Scenario {
 		Name:    "large",
 		Summary: "one campaign of 1,000,000 recipients: memory, and kill -9 once before it is stored and once in each chunk",
 		Goals: []harness.Goal{
-			harness.AtMost(undisturbed, aboveRest, 96<<20),
-			harness.AtMost(undisturbed, memory, 200e6),
+			harness.AtMost(undisturbed, aboveRest, 96<<20).In(harness.Bytes),
+			harness.AtMost(undisturbed, memory, 200e6).In(harness.Bytes),
 			harness.AtLeast(killed, chunksReached, 1).OfLimit(),
 		},
 		Run: runLarge,

@@ -47,9 +47,9 @@ func latency() harness.Scenario {
 	}
 	for _, c := range latencyCases() {
 		if c.p50 > 0 {
-			s.Goals = append(s.Goals, harness.AtMost(c.name, "p50", c.p50.Seconds()))
+			s.Goals = append(s.Goals, harness.AtMost(c.name, "p50", c.p50.Seconds()).In(harness.Seconds))
 		}
-		s.Goals = append(s.Goals, harness.AtMost(c.name, "p99", c.p99.Seconds()))
+		s.Goals = append(s.Goals, harness.AtMost(c.name, "p99", c.p99.Seconds()).In(harness.Seconds))
 	}
 	return s
 }
@@ -64,10 +64,10 @@ func runLatency(ctx context.Context, e *harness.Env) (*harness.Result, error) {
 			return r, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	r.Note("Campaigns are published at fixed times whatever becomes of those before, and counted from when they were due; " +
-		"the first tenth is warm-up. The limit begins a Postgres and a Kafka transaction of the same deliveries side by side when they are due, without input or join, under the same load, " +
-		"half of it before the contenders and half behind them; at half load behind each, at its rate. " +
-		"Exactly once, lz4, acks=all, fsync and synchronous_commit on; producer and consumer share the machine.")
+	r.Note("Campaigns are published at fixed times whatever becomes of those before, and counted from when they were due; "+
+		"the first tenth is warm-up. The limit begins a Postgres and a Kafka transaction of the same deliveries side by side when they are due, without input or join, under the same load, "+
+		"half of it before the contenders and half behind them; at half load behind each, at its rate. "+
+		"Exactly once, lz4, acks=all, %s; producer and consumer share the machine.", e.Durability())
 	return r, nil
 }
 

@@ -32,9 +32,9 @@ func recovery() harness.Scenario {
 		Name:    "recovery",
 		Summary: "kill -9 in a backlog, 1,000,000 subscriptions in the index: to the first new delivery, restarted at once, or taken over by another",
 		Goals: []harness.Goal{
-			harness.AtMost(comesBack, firstNew, recoveryLimit),
+			harness.AtMost(comesBack, firstNew, recoveryLimit).In(harness.Seconds),
 			// The group waits for the dead one; then a recovery's time.
-			harness.AtMost(staysAway, takenOver, awaySession.Seconds()+recoveryLimit),
+			harness.AtMost(staysAway, takenOver, awaySession.Seconds()+recoveryLimit).In(harness.Seconds),
 		},
 		Run: runRecovery,
 	}
@@ -50,12 +50,15 @@ func runRecovery(ctx context.Context, e *harness.Env) (*harness.Result, error) {
 		return nil, err
 	}
 	r := &harness.Result{}
-	for name, kill := range map[string]func(context.Context, *harness.Env, *recoveryRun) (harness.Figure, error){comesBack: killAndRestart, staysAway: killOneOfTwo} {
-		if !e.Wants(name) {
+	for _, c := range []struct {
+		name string
+		kill func(context.Context, *harness.Env, *recoveryRun) (harness.Figure, error)
+	}{{comesBack, killAndRestart}, {staysAway, killOneOfTwo}} {
+		if !e.Wants(c.name) {
 			continue
 		}
-		if err := recoverOnce(ctx, e, w, name, kill, r); err != nil {
-			return r, fmt.Errorf("%s: %w", name, err)
+		if err := recoverOnce(ctx, e, w, c.name, c.kill, r); err != nil {
+			return r, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
 	r.Note("Exactly once, static membership; a delivery is new when its campaign had not reached the ledger before the kill, and it counts when it is in both sinks. "+

@@ -36,7 +36,10 @@ sinks are compared with the expected deliveries, each of them. The exit status i
 or a goal is missed. Progress goes to stderr, results to stdout.
 
 Servers that run already are used instead if BENCH_KAFKA_BROKERS, BENCH_SOURCE_DSN and
-BENCH_FEEDBACK_DSN are set: brokers without TLS, and URLs for roles that may create databases.`,
+BENCH_FEEDBACK_DSN are set: brokers without TLS, and URLs for roles that may create databases, that of
+the source with REPLICATION. These
+scenarios start their own all the same, because they configure, stop or kill them:
+` + startsItsOwn(scenarios()) + `.`,
 		Example: "  bench list\n  bench throughput\n  bench throughput --case 'fan-out 100' --runs 3\n  bench throughput latency --runs 3 --report /tmp/report --json /tmp/figures.json\n  bench all --quick",
 		Args:    checkScenarios,
 	}
@@ -51,14 +54,21 @@ BENCH_FEEDBACK_DSN are set: brokers without TLS, and URLs for roles that may cre
 	root.Flags().DurationVar(&o.For, "for", 0, "`TIME` after which soak ends, if that is not by --kills")
 	root.Flags().Uint64Var(&o.Seed, "seed", 0, "`NUMBER` that soak draws changes, campaigns and faults from (default: any, it is printed)")
 	root.Flags().StringArrayVar(&f.peers, "peer", nil, "`NAME` of a program to measure beside tiffin; repeatable; bench list names them")
-	root.Flags().StringVar(&f.peersDir, "peers", "cmd/bench/peers", "`DIRECTORY` of the peers")
+	f.peersFlag(root)
 	root.Flags().StringVar(&f.json, "json", "", "`FILE` for the figures, one JSON object a line, the last a summary with \"ok\"; - for stdout instead of text")
 	root.Flags().StringVar(&f.report, "report", "", "`DIRECTORY` for a report: index.html, README.md, figures.json, CPU profiles")
 	root.RunE = func(cmd *cobra.Command, names []string) error {
 		o.Progress = cmd.ErrOrStderr()
-		return f.run(cmd.Context(), cmd, chosen(names))
+		if o.Runs < 1 {
+			return command.Usage(cmd, fmt.Errorf("--runs is %d, and must be at least 1", o.Runs))
+		}
+		return f.run(cmd.Context(), cmd, names)
 	}
 	return command.Root(root, newListCommand(&f), command.VersionCommand("bench"))
+}
+
+func (f *flags) peersFlag(of *cobra.Command) {
+	of.Flags().StringVar(&f.peersDir, "peers", "cmd/bench/peers", "`DIRECTORY` of the peers")
 }
 
 // all names every scenario on the command line.
@@ -70,16 +80,20 @@ func chosen(names []string) []harness.Scenario {
 	})
 }
 
-func (f *flags) run(ctx context.Context, cmd *cobra.Command, chosen []harness.Scenario) (err error) {
+func (f *flags) run(ctx context.Context, cmd *cobra.Command, names []string) (err error) {
 	if f.options.Given, err = testbed.GivenBy(os.Getenv); err != nil {
 		return command.Usage(cmd, err)
 	}
+	if err := f.checkPeers(names); err != nil {
+		return command.Usage(cmd, err)
+	}
+	chosen := chosen(names)
 	e, err := harness.NewEnv(f.options)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	if err := f.preparePeers(ctx, e, chosen); err != nil {
+	if err := f.preparePeers(ctx, e); err != nil {
 		return err
 	}
 	text := cmd.OutOrStdout()
@@ -101,13 +115,24 @@ func (f *flags) run(ctx context.Context, cmd *cobra.Command, chosen []harness.Sc
 	return errors.Join(verdict, err)
 }
 
-// preparePeers lets the peers fetch what they need; one that can't be had here is left out.
-func (f *flags) preparePeers(ctx context.Context, e *harness.Env, chosen []harness.Scenario) error {
-	for _, s := range chosen {
-		if len(f.peers) > 0 && !s.Peers {
+// checkPeers refuses a peer that there is not, and peers of a scenario that is named and takes none.
+// With "all" they take part where they can.
+func (f *flags) checkPeers(names []string) error {
+	for _, name := range f.peers {
+		if there := testbed.Peers(f.peersDir); !slices.Contains(there, name) {
+			return fmt.Errorf("there is no peer %q in %s; there are: %s", name, f.peersDir, strings.Join(there, ", "))
+		}
+	}
+	for _, s := range scenarios() {
+		if len(f.peers) > 0 && !s.Peers && slices.Contains(names, s.Name) {
 			return fmt.Errorf("%s has no peers: leave --peer out", s.Name)
 		}
 	}
+	return nil
+}
+
+// preparePeers lets the peers fetch what they need; one that can't be had here is left out.
+func (f *flags) preparePeers(ctx context.Context, e *harness.Env) error {
 	for _, name := range f.peers {
 		e.Say("peer %s: fetching and building what it needs", name)
 		p, err := testbed.PreparePeer(ctx, f.peersDir, name)
@@ -130,26 +155,6 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	return write(file)
-}
-
-func newListCommand(f *flags) *cobra.Command {
-	return &cobra.Command{
-		Use:     "list",
-		Short:   "Name the scenarios, their goals, and the peers",
-		Example: "  bench list",
-		Args:    command.Args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var text strings.Builder
-			for _, s := range scenarios() {
-				fmt.Fprintf(&text, "%-12s %s\n", s.Name, s.Summary)
-			}
-			if peers := testbed.Peers(f.peersDir); len(peers) > 0 {
-				fmt.Fprintf(&text, "\npeers: %s\n", strings.Join(peers, ", "))
-			}
-			_, err := io.WriteString(cmd.OutOrStdout(), text.String())
-			return err
-		},
-	}
 }
 
 func checkScenarios(cmd *cobra.Command, names []string) error {

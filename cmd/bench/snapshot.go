@@ -7,83 +7,75 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/jackc/pgx/v5"
 
+	"example.com/tiffin/cmd/bench/internal/harness"
 	"example.com/tiffin/internal/devstack"
 )
 
-// snapshotGoal is the rate from start to ready, of psql's.
-const snapshotGoal = 0.8
+// What is measured, and the part of psql's rate that it is to be.
+const (
+	rowsLoaded   = "rows"
+	snapshotGoal = 0.8
+)
 
 // snapshot measures how long a start takes, from nothing to in sync with the table indexed,
 // beside psql's COPY of the same columns to nowhere.
-func snapshot(ctx context.Context, o options) (err error) {
+func snapshot() harness.Scenario {
+	return harness.Scenario{
+		Name:       "snapshot",
+		Summary:    "start to ready for 10,000,000 rows, beside psql's binary COPY to /dev/null",
+		Goals:      []harness.Goal{harness.AtLeast("", rowsLoaded, snapshotGoal).OfLimit()},
+		OwnServers: true, Run: runSnapshot,
+	}
+}
+
+func runSnapshot(ctx context.Context, e *harness.Env) (r *harness.Result, err error) {
 	table := devstack.Subscriptions{Seed: 7, Rows: 10_000_000, Restaurants: 100_000, Clients: 1_000_000, Zipf: 0.7}
 	rounds := 3
-	if o.quick {
+	if e.Quick {
 		table.Rows, table.Restaurants, table.Clients, rounds = 200_000, 2_000, 20_000, 1
 	}
-	say := stopwatch(o)
-	server, err := startPostgres(ctx, o, sourceDatabase)
+	server, err := startSource(ctx, e, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 	conn, err := pgx.Connect(ctx, server.DSN(sourceDatabase))
 	if err != nil {
-		return fmt.Errorf("connect to the source: %w", err)
+		return nil, fmt.Errorf("connect to the source: %w", err)
 	}
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
 	if _, err := table.Load(ctx, conn, pgx.Identifier{"public", "subscribers_restaurants"}); err != nil {
-		return err
+		return nil, err
 	}
-	say(humanize.Comma(int64(table.Rows)) + " rows are in the table")
+	e.Say("%s rows are in the table", humanize.Comma(int64(table.Rows)))
 	if _, err := psqlCopy(ctx, server); err != nil { // so that both find it in memory
-		return err
+		return nil, err
 	}
-	var copies, starts []time.Duration
+	var copies, starts []float64 // seconds
 	for n := range rounds {
 		c, err := psqlCopy(ctx, server)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		s, err := startOnce(ctx, server, conn, "tiffin_"+strconv.Itoa(n), table.Rows)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		say(fmt.Sprintf("psql %v, tiffin %v", c.Round(time.Millisecond), s.Round(time.Millisecond)))
-		copies, starts = append(copies, c), append(starts, s)
+		e.Say("psql %v, tiffin %v", c.Round(time.Millisecond), s.Round(time.Millisecond))
+		copies, starts = append(copies, c.Seconds()), append(starts, s.Seconds())
 	}
-	slices.Sort(copies)
-	slices.Sort(starts)
-	return reportSnapshot(o, table.Rows, copies[rounds/2], starts[rounds/2])
-}
-
-func reportSnapshot(o options, rows int, copied, started time.Duration) error {
-	rate := func(d time.Duration) string { return humanize.Comma(int64(float64(rows) / d.Seconds())) }
-	ratio := copied.Seconds() / started.Seconds()
-	verdict := "reached"
-	switch {
-	case o.quick:
-		verdict = "not judged with --quick"
-	case ratio < snapshotGoal:
-		verdict = "MISSED"
-	}
-	_, err := fmt.Fprintf(o.out, `snapshot: from nothing to in sync, %s rows, medians
-  tiffin       %10s rows/s   (%v), set-up, slot, index and catching up included
-  psql         %10s rows/s   (%v), binary COPY of the same columns to /dev/null
-  ratio        %10.2f
-  goal         %10.2f: %s
-`, humanize.Comma(int64(rows)), rate(started), started.Round(time.Millisecond), rate(copied), copied.Round(time.Millisecond), ratio, snapshotGoal, verdict)
-	if err == nil && verdict == "MISSED" {
-		return errMissed
-	}
-	return err
+	r = &harness.Result{}
+	rows := float64(table.Rows)
+	r.Add(harness.Figure{Name: rowsLoaded, Unit: harness.PerSecond, Value: rows / middle(starts), Limit: rows / middle(copies)},
+		harness.Figure{Name: startup, Unit: harness.Seconds, Value: middle(starts)})
+	r.Note("%s rows, medians of %d starts in turn with the limit: psql's binary COPY of the same columns to /dev/null. Set-up, slot, index and catching up are included.", humanize.Comma(int64(table.Rows)), rounds)
+	return r, nil
 }
 
 // psqlCopy is the limit: what one connection of the server's own client takes.

@@ -21,9 +21,9 @@ const (
 
 func soakScenario() harness.Scenario {
 	return harness.Scenario{
-		Name:    "soak",
-		Summary: "daemons, brokers, databases and connections die at random; an oracle judges both sinks (--kills, --for, --seed)",
-		Run:     runSoak,
+		Name:       "soak",
+		Summary:    "daemons, brokers, databases and connections die at random; an oracle judges both sinks (--kills, --for, --seed)",
+		OwnServers: true, Run: runSoak,
 	}
 }
 

@@ -53,7 +53,7 @@ func throughput() harness.Scenario {
 	for _, c := range backlogs() {
 		s.Goals = append(s.Goals, harness.AtLeast(c.name, deliveries, c.goal).OfLimit())
 		if c.shape.Subscriptions/c.shape.Restaurants >= 100 {
-			s.Goals = append(s.Goals, harness.AtMost(c.name, cpuEach, 1.5e-6), harness.AtMost(c.name, memory, 200e6))
+			s.Goals = append(s.Goals, harness.AtMost(c.name, cpuEach, 1.5e-6).In(harness.Seconds), harness.AtMost(c.name, memory, 200e6).In(harness.Bytes))
 		}
 	}
 	return s
@@ -69,9 +69,9 @@ func runThroughput(ctx context.Context, e *harness.Env) (*harness.Result, error)
 			return r, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	r.Note("A backlog that is there when the contender is ready; exactly once, lz4, acks=all, fsync and synchronous_commit on; " +
-		"the limit is INSERT ... unnest (COPY below 100 recipients) and transactional produce of the same deliveries side by side, nothing else, " +
-		"with as many connections and producers as gave most.")
+	r.Note("A backlog that is there when the contender is ready; exactly once, lz4, acks=all, %s; "+
+		"the limit is INSERT ... unnest (COPY below 100 recipients) and transactional produce of the same deliveries side by side, nothing else, "+
+		"with as many connections and producers as gave most.", e.Durability())
 	return r, nil
 }
 

@@ -3,8 +3,7 @@
 // goal was reached.
 //
 // A scenario is a value: name, summary, goals, and a Run that returns its figures. It prints
-// nothing but progress (Env.Say, Env.Bar). To make one of a function that prints by itself, give
-// back what it printed:
+// nothing but progress (Env.Say, Env.Bar), and gives back what it measured:
 //
 //	result.Add(harness.Figure{Name: "rows", Unit: harness.PerSecond, Value: 3e6, Limit: 3.6e6})
 //
@@ -24,6 +23,8 @@ type Scenario struct {
 	Goals   []Goal
 	// Peers says that Run measures Env.Peers too; they are refused elsewhere.
 	Peers bool
+	// OwnServers says that given servers are not used: it configures, stops or kills what it measures.
+	OwnServers bool
 	// Run measures once. What it returns beside an error is kept: figures come before faults. An
 	// error that wraps ErrDiffer says that no figure counts.
 	Run func(context.Context, *Env) (*Result, error)
@@ -35,6 +36,7 @@ type Goal struct {
 	Bound        float64 // in the figure's unit; of the limit: a ratio, 1 is the limit
 	Most         bool    // the bound is the most that is allowed, not the least
 	Limit        bool    // the ratio to the limit of the same run is judged
+	unit         Unit    // empty: a ratio
 }
 
 // AtLeast is a goal for the figure of this name in this case.
@@ -49,6 +51,12 @@ func AtMost(in, figure string, bound float64) Goal {
 
 // OfLimit judges the figure's ratio to its limit instead.
 func (g Goal) OfLimit() Goal { g.Limit = true; return g }
+
+// In names the unit of the figure, for String.
+func (g Goal) In(unit Unit) Goal { g.unit = unit; return g }
+
+// String says what is to be reached.
+func (g Goal) String() string { return label(g.Case, g.Figure) + " " + g.describe(g.unit) }
 
 // describe says the bound; unit is the figure's.
 func (g Goal) describe(unit Unit) string {
