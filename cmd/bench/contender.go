@@ -75,7 +75,8 @@ type backlogRun struct {
 	ready   time.Duration // from its start
 	took    time.Duration // from ready to everything in both sinks
 	meter   *testbed.Meter
-	profile []byte // of tiffin's CPU; may be empty
+	profile []byte  // of tiffin's CPU; may be empty
+	mallocs float64 // heap objects that tiffin allocated; 0: not known
 	verdict harness.Verdict
 }
 
@@ -126,13 +127,11 @@ func (b *backlogRun) deliver(ctx context.Context, e *harness.Env, lane *testbed.
 	if err != nil {
 		return err
 	}
-	if tiffin, ok := process.(*testbed.Tiffin); ok && !e.Quick {
-		profile := make(chan []byte, 1)
-		go func() {
-			data, _ := tiffin.Profile(ctx, profiled) // of a work that ends sooner there is none
-			profile <- data
-		}()
-		defer func() { b.profile = <-profile }()
+	profile := profileOf(ctx, e, process)
+	defer func() { b.profile = profile() }()
+	mallocs, err := mallocsOf(ctx, process)
+	if err != nil {
+		return err
 	}
 	watched := map[string]int{self: process.PID()}
 	maps.Copy(watched, servers.Processes())
@@ -145,7 +144,32 @@ func (b *backlogRun) deliver(ctx context.Context, e *harness.Env, lane *testbed.
 		return err
 	}
 	b.took = handled.Sub(ready)
-	return nil
+	after, err := mallocsOf(ctx, process)
+	b.mallocs = after - mallocs
+	return err
+}
+
+// profileOf begins a profile of tiffin, of which the result is waited for; of others, in quick form,
+// and of a work that ends sooner there is none.
+func profileOf(ctx context.Context, e *harness.Env, process running) (wait func() []byte) {
+	tiffin, ok := process.(*testbed.Tiffin)
+	if !ok || e.Quick {
+		return func() []byte { return nil }
+	}
+	profile := make(chan []byte, 1)
+	go func() {
+		data, _ := tiffin.Profile(ctx, profiled)
+		profile <- data
+	}()
+	return func() []byte { return <-profile }
+}
+
+// mallocsOf is how many heap objects tiffin has allocated so far; 0 of others.
+func mallocsOf(ctx context.Context, process running) (float64, error) {
+	if tiffin, ok := process.(*testbed.Tiffin); ok {
+		return tiffin.Metric(ctx, "go_memstats_mallocs_total")
+	}
+	return 0, nil
 }
 
 // costs are what the run took of the machine.
@@ -156,9 +180,13 @@ func (b *backlogRun) costs(in, who string, deliveries int) []harness.Figure {
 		{Case: in, Name: memory, Who: who, Unit: harness.Bytes, Value: float64(b.meter.Peak[self])},
 		{Case: in, Name: startup, Who: who, Unit: harness.Seconds, Value: b.ready.Seconds()},
 	}
+	if b.mallocs > 0 {
+		list = append(list, harness.Figure{Case: in, Name: allocations, Who: who, Unit: harness.Count, Value: b.mallocs / float64(deliveries)})
+	}
 	for _, name := range slices.Sorted(maps.Keys(b.meter.CPU)) {
 		if name != self {
-			list = append(list, harness.Figure{Case: in, Name: serverShare + name, Who: who, Unit: harness.Seconds, Value: each(b.meter.CPU[name])})
+			list = append(list, harness.Figure{Case: in, Name: serverShare + name, Who: who, Unit: harness.Seconds, Value: each(b.meter.CPU[name])},
+				harness.Figure{Case: in, Name: memory + ", " + name, Who: who, Unit: harness.Bytes, Value: float64(b.meter.Peak[name])})
 		}
 	}
 	return list

@@ -125,6 +125,7 @@ type latencyRun struct {
 	latencies *hdrhistogram.Histogram // nil: not measured
 	limit     *hdrhistogram.Histogram
 	every     time.Duration
+	profile   []byte
 	verdicts  []harness.Verdict
 }
 
@@ -150,6 +151,7 @@ func (l *latencyRun) tell(e *harness.Env, c latencyCase, who contender, r *harne
 		}
 		r.Plot(harness.Series{Title: "Latency, " + c.name, X: "percentile", Y: "seconds", Kind: harness.Percentiles, Lines: lines})
 	}
+	r.Explain(c.name, l.profile)
 	for _, v := range l.verdicts {
 		if err := r.Judge(who.judged(c.name, v)); err != nil {
 			return err
@@ -236,7 +238,7 @@ func measureLatency(ctx context.Context, e *harness.Env, c latencyCase, who cont
 		return l, err
 	}
 	loop := &work.OpenLoop{Work: w, Stage: stage, Lane: lane, Every: l.every, WarmUp: w.Campaigns / 11}
-	if l.latencies, err = underLoad(ctx, e, loop, c, who); err != nil {
+	if err = l.underLoad(ctx, e, loop, c, who); err != nil {
 		return l, err
 	}
 	v, err := work.Verify(ctx, w, lane, work.UpTo(w.Campaigns))
@@ -245,10 +247,10 @@ func measureLatency(ctx context.Context, e *harness.Env, c latencyCase, who cont
 }
 
 // underLoad runs the contender from its start to its stop.
-func underLoad(ctx context.Context, e *harness.Env, loop *work.OpenLoop, c latencyCase, who contender) (h *hdrhistogram.Histogram, err error) {
+func (l *latencyRun) underLoad(ctx context.Context, e *harness.Env, loop *work.OpenLoop, c latencyCase, who contender) (err error) {
 	process, err := who.start(ctx, loop.Lane)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() {
 		if stopped := process.Stop(); err == nil {
@@ -258,15 +260,16 @@ func underLoad(ctx context.Context, e *harness.Env, loop *work.OpenLoop, c laten
 	waiting, cancel := context.WithTimeout(ctx, harness.Patience)
 	defer cancel()
 	if _, err := process.WaitReady(waiting); err != nil {
-		return nil, err
+		return err
 	}
+	profile := profileOf(ctx, e, process)
+	defer func() { l.profile = profile() }()
 	bar := e.Bar(int64(loop.Work.Campaigns), c.name)
 	defer bar.Done()
-	err = c.withChanges(ctx, e, loop.Stage, func() error {
-		h, err = loop.Run(ctx, process, bar.Set)
+	return c.withChanges(ctx, e, loop.Stage, func() error {
+		l.latencies, err = loop.Run(ctx, process, bar.Set)
 		return err
 	})
-	return h, err
 }
 
 // withChanges changes subscriptions meanwhile, if the case wants that. Fewer than it says are a fault.

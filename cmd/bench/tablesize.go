@@ -126,8 +126,6 @@ func runTable(ctx context.Context, e *harness.Env, servers *testbed.Servers, w *
 		harness.Figure{Case: in, Name: cpuEach, Unit: harness.Seconds, Value: best.cpu},
 		harness.Figure{Case: in, Name: memory, Unit: harness.Bytes, Value: float64(last.meter.Peak[self])},
 		harness.Figure{Case: in, Name: startup, Unit: harness.Seconds, Value: last.ready.Seconds()})
-	if len(last.profile) > 0 {
-		r.Profiles = append(r.Profiles, harness.Profile{Case: in, Data: last.profile})
-	}
+	r.Explain(in, last.profile)
 	return best, nil
 }

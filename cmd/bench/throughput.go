@@ -42,6 +42,7 @@ const (
 	memory      = "memory at most"
 	startup     = "start to ready"
 	serverShare = "CPU a delivery, "
+	allocations = "allocations a delivery"
 )
 
 func throughput() harness.Scenario {
@@ -138,9 +139,7 @@ func (b *backlogRun) tell(e *harness.Env, in string, who contender, total int, m
 		r.Add(harness.Figure{Case: in, Name: deliveries, Who: who.name, Unit: harness.PerSecond, Value: rate, Limit: most})
 		r.Add(b.costs(in, who.name, total)...)
 		r.Plot(b.memorySeries(in, who.name))
-		if len(b.profile) > 0 {
-			r.Profiles = append(r.Profiles, harness.Profile{Case: in, Data: b.profile})
-		}
+		r.Explain(in, b.profile)
 	}
 	return r.Judge(who.judged(in, b.verdict))
 }

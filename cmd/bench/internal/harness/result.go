@@ -3,6 +3,7 @@ package harness
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -44,6 +45,9 @@ func (u Unit) Format(v float64) string {
 		}
 		return humanize.Bytes(uint64(v))
 	case Count:
+		if v != math.Trunc(v) {
+			return fmt.Sprintf("%.2f", v)
+		}
 		return humanize.Comma(int64(v))
 	default:
 		return fmt.Sprintf("%.2f", v)
@@ -141,6 +145,13 @@ func (r *Result) Plot(s Series) {
 		}
 	}
 	r.Series = append(r.Series, s)
+}
+
+// Explain keeps a profile of tiffin in this case; without samples there is nothing to keep.
+func (r *Result) Explain(in string, profile []byte) {
+	if len(profile) > 0 {
+		r.Profiles = append(r.Profiles, Profile{Case: in, Data: profile})
+	}
 }
 
 // Note appends a sentence.

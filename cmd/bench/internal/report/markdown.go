@@ -31,6 +31,9 @@ func writeMarkdown(w io.Writer, env Environment, outcomes []*harness.Outcome) er
 		for _, missed := range o.Missed() {
 			fmt.Fprintf(&text, "- **Missed**: %s\n", missed)
 		}
+		for _, p := range o.Explaining() {
+			writeFunctions(&text, p)
+		}
 		if o.Err != nil {
 			fmt.Fprintf(&text, "- **Fault**: %s\n", strings.ReplaceAll(o.Err.Error(), "\n", " "))
 		}
@@ -43,6 +46,21 @@ func writeMarkdown(w io.Writer, env Environment, outcomes []*harness.Outcome) er
 	fmt.Fprintf(&text, "\nTo repeat it:\n\n```sh\nmake build\n./bin/%s\n```\n", env.Command)
 	_, err := io.WriteString(w, text.String())
 	return err
+}
+
+// writeFunctions says where the CPU time went in a case whose goal was missed.
+func writeFunctions(text *strings.Builder, p harness.Profile) {
+	const most = 8
+	functions, err := p.Top(most)
+	if err != nil {
+		fmt.Fprintf(text, "- %v\n", err)
+		return
+	}
+	var words []string
+	for _, f := range functions {
+		words = append(words, fmt.Sprintf("`%s` %.1f %%", f.Name, 100*f.Flat))
+	}
+	fmt.Fprintf(text, "- Where the daemon's CPU time went, %s: %s\n", p.Case, strings.Join(words, ", "))
 }
 
 // lines are the environment for people; what is not known is left out.

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"os"
@@ -10,8 +11,26 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/pprof/profile"
+
 	"example.com/tiffin/cmd/bench/internal/harness"
 )
+
+// cpuProfile is a profile of one sample.
+func cpuProfile(t *testing.T) []byte {
+	t.Helper()
+	function := &profile.Function{ID: 1, Name: "main.busyWork"}
+	location := &profile.Location{ID: 1, Line: []profile.Line{{Function: function}}}
+	p := &profile.Profile{
+		SampleType: []*profile.ValueType{{Type: "samples", Unit: "count"}}, Function: []*profile.Function{function},
+		Location: []*profile.Location{location}, Sample: []*profile.Sample{{Location: []*profile.Location{location}, Value: []int64{3}}},
+	}
+	var b bytes.Buffer
+	if err := p.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
 
 // The report is whole in one file, and says of every figure, goal, plot and verdict what there is to
 // say; what a scenario says cannot become markup.
@@ -27,6 +46,7 @@ func TestReportIsWholeInOneFile(t *testing.T) {
 			r.Plot(harness.Series{Title: "Cost", X: "subscriptions", Y: "seconds", Kind: harness.Logarithmic, Lines: []harness.Line{{Name: "b", Points: [][2]float64{{1e6, 1e-6}, {2e7, 1.1e-6}}}}})
 			r.Plot(harness.Series{Title: "Memory", X: "seconds since ready", Y: "bytes", Kind: harness.Linear, Lines: []harness.Line{{Name: "c", Points: [][2]float64{{0, 1e8}, {5, 2e8}}}}})
 			r.Note("a note")
+			r.Explain("small", cpuProfile(t))
 			return r, r.Judge(harness.Verdict{Case: "small", Who: "<script>peer", Guarantee: "at least once: it doubles", Text: "3 too many"})
 		},
 	}
@@ -47,7 +67,7 @@ func TestReportIsWholeInOneFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"80,000/s", "0.80 of the limit", "MISSED", "3 too many", "99.9", "20,000,000", "200 MB", "a note", "--case &#39;a b&#39;", "2 cores"} {
+	for _, want := range []string{"80,000/s", "0.80 of the limit", "MISSED", "3 too many", "99.9", "20,000,000", "200 MB", "a note", "busyWork", "--case &#39;a b&#39;", "2 cores"} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("the page lacks %q", want)
 		}
@@ -59,6 +79,9 @@ func TestReportIsWholeInOneFile(t *testing.T) {
 		t.Errorf("%d drawings, want 4", n)
 	}
 	markdown, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	if !strings.Contains(string(markdown), "`main.busyWork` 100.0 %") {
+		t.Errorf("a missed goal is not explained:\n%s", markdown)
+	}
 	if !strings.Contains(string(markdown), "0.50 of 100,000/s | NOT EXACT, promised: at least once |") || !strings.Contains(string(page), "NOT EXACT, promised: at least once<") {
 		t.Errorf("a peer's verdict and guarantee are not beside its figure:\n%s", markdown)
 	}
