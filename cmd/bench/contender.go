@@ -17,6 +17,7 @@ type contender struct {
 	name      string
 	guarantee string
 	start     func(context.Context, *testbed.Lane) (running, error)
+	again     func(ctx context.Context, lane *testbed.Lane, killed running) (running, error)
 	await     func(ctx context.Context, lane *testbed.Lane, w *work.Workload, campaigns int, of work.Ender, progress func(int64)) (time.Time, error)
 }
 
@@ -25,6 +26,7 @@ type running interface {
 	work.Ender
 	PID() int
 	WaitReady(context.Context) (time.Time, error)
+	Kill()
 	Stop() error
 }
 
@@ -35,9 +37,12 @@ func contenders(e *harness.Env) []contender {
 		list = append(list, contender{
 			name: p.Name, guarantee: p.Guarantee,
 			start: func(ctx context.Context, lane *testbed.Lane) (running, error) { return p.Start(ctx, lane, e.Scratch()) },
+			again: func(ctx context.Context, _ *testbed.Lane, killed running) (running, error) {
+				return killed.(*testbed.RunningPeer).Again(ctx) //nolint:forcetypeassert // start made it
+			},
 			await: func(ctx context.Context, lane *testbed.Lane, w *work.Workload, campaigns int, of work.Ender, progress func(int64)) (time.Time, error) {
 				total := w.Deliveries(0, campaigns)
-				return work.AwaitSinks(ctx, lane, total, of, func(done int64) { progress(done * int64(campaigns) / int64(total)) })
+				return work.AwaitSinks(ctx, lane, total, of, work.StillWithout, func(done int64) { progress(done * int64(campaigns) / int64(total)) })
 			},
 		})
 	}
@@ -55,15 +60,16 @@ func (c contender) judged(in string, v harness.Verdict) harness.Verdict {
 
 // tiffinWith is the daemon with these settings beside the lane's.
 func tiffinWith(e *harness.Env, name string, settings map[string]string) contender {
+	start := func(ctx context.Context, lane *testbed.Lane) (running, error) {
+		program, err := e.Program(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return testbed.StartTiffin(ctx, program, lane, settings)
+	}
 	return contender{
-		name: name, guarantee: exactlyOnce,
-		start: func(ctx context.Context, lane *testbed.Lane) (running, error) {
-			program, err := e.Program(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return testbed.StartTiffin(ctx, program, lane, settings)
-		},
+		name: name, guarantee: exactlyOnce, start: start,
+		again: func(ctx context.Context, lane *testbed.Lane, _ running) (running, error) { return start(ctx, lane) },
 		await: func(ctx context.Context, lane *testbed.Lane, _ *work.Workload, campaigns int, of work.Ender, progress func(int64)) (time.Time, error) {
 			return work.AwaitGroup(ctx, lane, campaigns, of, progress)
 		},

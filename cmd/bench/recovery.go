@@ -36,7 +36,7 @@ func recovery() harness.Scenario {
 			// The group waits for the dead one; then a recovery's time.
 			harness.AtMost(staysAway, takenOver, awaySession.Seconds()+recoveryLimit).In(harness.Seconds),
 		},
-		Run: runRecovery,
+		Peers: true, Run: runRecovery,
 	}
 }
 
@@ -61,8 +61,16 @@ func runRecovery(ctx context.Context, e *harness.Env) (*harness.Result, error) {
 			return r, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
+	for _, who := range contenders(e) {
+		if who.name == harness.Tiffin || !e.Wants(comesBack) {
+			continue
+		}
+		if err := recoverPeer(ctx, e, w, who, r); err != nil {
+			return r, err
+		}
+	}
 	r.Note("Exactly once, static membership; a delivery is new when its campaign had not reached the ledger before the kill, and it counts when it is in both sinks. "+
-		"Session time-out: 45 s where the process comes back, %v where it stays away.", awaySession)
+		"Session time-out: 45 s where the process comes back, %v where it stays away. The limits: a first start, from nothing to ready; the session time-out.", awaySession)
 	return r, nil
 }
 
@@ -135,12 +143,18 @@ func killAndRestart(ctx context.Context, e *harness.Env, r *recoveryRun) (f harn
 	if err != nil {
 		return f, err
 	}
+	begun := time.Now()
+	ready, err := t.WaitReady(ctx)
+	if err != nil {
+		return f, err
+	}
+	undisturbed := ready.Sub(begun) // of a start that has nothing to recover
 	watch, err := r.killInBacklog(ctx, t)
 	if err != nil {
 		return f, err
 	}
 	defer watch.close()
-	begun := time.Now()
+	begun = time.Now()
 	if t, err = r.start(ctx, 1, session); err != nil {
 		return f, err
 	}
@@ -149,7 +163,7 @@ func killAndRestart(ctx context.Context, e *harness.Env, r *recoveryRun) (f harn
 		return f, err
 	}
 	e.Say("%s: the first new delivery came %v after the restart", comesBack, at.Sub(begun).Round(time.Millisecond))
-	return harness.Figure{Name: firstNew, Value: at.Sub(begun).Seconds()}, nil
+	return harness.Figure{Name: firstNew, Value: at.Sub(begun).Seconds(), Limit: undisturbed.Seconds()}, nil
 }
 
 // killOneOfTwo kills one of two processes, which stays away: the other takes its partitions over.
@@ -177,7 +191,7 @@ func killOneOfTwo(ctx context.Context, e *harness.Env, r *recoveryRun) (f harnes
 		return f, err
 	}
 	e.Say("%s: every partition moved on %v after the kill", staysAway, at.Sub(killed).Round(time.Millisecond))
-	return harness.Figure{Name: takenOver, Value: at.Sub(killed).Seconds()}, nil
+	return harness.Figure{Name: takenOver, Value: at.Sub(killed).Seconds(), Limit: awaySession.Seconds()}, nil
 }
 
 // killInBacklog publishes the backlog and kills the process once a twentieth is handled.

@@ -45,9 +45,9 @@ func processes(n int) string {
 
 func runScale(ctx context.Context, e *harness.Env) (*harness.Result, error) {
 	r := &harness.Result{}
-	var one float64
+	var one, limit float64
 	for n := 1; n <= mostProcesses; n++ {
-		rate, err := runGroup(ctx, e, n, r)
+		rate, err := runGroup(ctx, e, n, &limit, r)
 		if err != nil {
 			return r, fmt.Errorf("%s: %w", processes(n), err)
 		}
@@ -57,12 +57,13 @@ func runScale(ctx context.Context, e *harness.Env) (*harness.Result, error) {
 		r.Add(harness.Figure{Case: processes(n), Name: "to one process", Unit: harness.Ratio, Value: rate / one})
 	}
 	r.Note("Campaigns of 100 recipients in 6 partitions, published once every process has its share of them; " +
-		"each process has a slot and an index of its own. Brokers, databases and processes share the cores.")
+		"each process has a slot and an index of its own. Brokers, databases and processes share the cores. The limit is that of throughput, measured once.")
 	return r, nil
 }
 
-// runGroup measures from the publishing of the backlog to the group's last offset.
-func runGroup(ctx context.Context, e *harness.Env, n int, r *harness.Result) (rate float64, err error) {
+// runGroup measures from the publishing of the backlog to the group's last offset, and the limit if
+// it is not known yet.
+func runGroup(ctx context.Context, e *harness.Env, n int, limit *float64, r *harness.Result) (rate float64, err error) {
 	shape := work.Shape{Campaigns: 8_000, Restaurants: 10_000, Subscriptions: 1_000_000, Partitions: 2 * mostProcesses}
 	if e.Quick {
 		shape.Campaigns, shape.Restaurants, shape.Subscriptions = 200, 500, 50_000
@@ -76,6 +77,11 @@ func runGroup(ctx context.Context, e *harness.Env, n int, r *harness.Result) (ra
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, stage.Close(ctx)) }()
+	if *limit == 0 {
+		if *limit, err = limitRate(ctx, stage, w); err != nil {
+			return 0, err
+		}
+	}
 	lane, err := stage.NewLane(ctx)
 	if err != nil {
 		return 0, err
@@ -106,7 +112,7 @@ func runGroup(ctx context.Context, e *harness.Env, n int, r *harness.Result) (ra
 	}
 	rate = float64(w.Deliveries(0, w.Campaigns)) / handled.Sub(begun).Seconds()
 	e.Say("%s: %s deliveries/s", processes(n), humanize.Comma(int64(rate)))
-	r.Add(harness.Figure{Case: processes(n), Name: deliveries, Unit: harness.PerSecond, Value: rate})
+	r.Add(harness.Figure{Case: processes(n), Name: deliveries, Unit: harness.PerSecond, Value: rate, Limit: *limit})
 	for i := range group {
 		name := process(i)
 		r.Add(harness.Figure{Case: processes(n), Name: "CPU time of process " + strconv.Itoa(i+1), Unit: harness.Seconds, Value: meter.CPU[name].Seconds()})

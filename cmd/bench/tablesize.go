@@ -20,8 +20,8 @@ const (
 	growthGoal = 1.1
 )
 
-// tableSizes are numbers of subscriptions.
-func tableSizes(quick bool) []int {
+// tableSizesOf are numbers of subscriptions.
+func tableSizesOf(quick bool) []int {
 	if quick {
 		return []int{20_000, 100_000}
 	}
@@ -30,102 +30,147 @@ func tableSizes(quick bool) []int {
 
 // tableSize measures whether the cost of a campaign grows with the table.
 func tableSize() harness.Scenario {
-	sizes := tableSizes(false)
+	sizes := tableSizesOf(false)
 	largest := subscriptions(sizes[len(sizes)-1])
 	return harness.Scenario{
 		Name:    "table-size",
 		Summary: "the same campaigns against 1, 5 and 20 million subscriptions: does a campaign's cost grow?",
 		Goals:   []harness.Goal{harness.AtMost(largest, cpuGrowth, growthGoal), harness.AtMost(largest, timeGrowth, growthGoal)},
-		Run:     runTableSize,
+		Peers:   true, Run: runTableSize,
 	}
 }
 
 func subscriptions(n int) string { return humanize.Comma(int64(n)) + " subscriptions" }
 
-// cost is of one delivery, in seconds.
+// cost is of one delivery, in seconds; zero: not measured.
 type cost struct{ cpu, time float64 }
 
 func runTableSize(ctx context.Context, e *harness.Env) (r *harness.Result, err error) {
-	const fanout = 100
 	campaigns := 10_000
 	if e.Quick {
 		campaigns = 200
 	}
-	servers, err := e.Servers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	sizes := tableSizes(e.Quick)
-	var first cost
-	r = &harness.Result{}
-	plots := map[string]*harness.Line{}
-	for i, size := range sizes {
-		w := work.NewGrid(fanout, size, campaigns, time.Now())
-		c, err := runTable(ctx, e, servers, w, fanout, r)
-		if err != nil {
-			return r, fmt.Errorf("%s: %w", subscriptions(size), err)
-		}
-		if i == 0 {
-			first = c
-		}
-		in := subscriptions(size)
-		r.Add(harness.Figure{Case: in, Name: cpuGrowth, Unit: harness.Cost, Value: c.cpu / first.cpu},
-			harness.Figure{Case: in, Name: timeGrowth, Unit: harness.Cost, Value: c.time / first.time})
-		for name, value := range map[string]float64{"CPU": c.cpu, "time": c.time} {
-			if plots[name] == nil {
-				plots[name] = &harness.Line{Name: name}
-			}
-			plots[name].Points = append(plots[name].Points, [2]float64{float64(size), value})
+	t := &tableSizes{env: e, list: contenders(e), first: map[string]cost{}, r: &harness.Result{}}
+	for _, size := range tableSizesOf(e.Quick) {
+		w := work.NewGrid(tableFanout, size, campaigns, time.Now())
+		if err := t.measure(ctx, w); err != nil {
+			return t.r, fmt.Errorf("%s: %w", subscriptions(size), err)
 		}
 	}
-	r.Plot(harness.Series{
-		Title: "Cost of a delivery against the table", X: "subscriptions", Y: "seconds", Kind: harness.Logarithmic,
-		Lines: []harness.Line{*plots["CPU"], *plots["time"]},
-	})
-	r.Note("%s campaigns of 100 recipients, spread over all restaurants; each size %d times, the better one counts: what is above it is the machine's.", humanize.Comma(int64(campaigns)), tableRuns)
-	return r, nil
+	t.r.Note("%s campaigns of %d recipients, spread over all restaurants; each size %d times, in turn with the peers; of each the better one counts: what is above it is the machine's. "+
+		"The limit, measured once, is that of throughput: it has no table.", humanize.Comma(int64(campaigns)), tableFanout, tableRuns)
+	for _, who := range t.list {
+		t.r.Note("%s: %s", who.name, who.guarantee)
+	}
+	return t.r, nil
 }
 
-// tableRuns of each size; a single one is as noisy as the goal is fine.
-const tableRuns = 2
+const (
+	tableFanout = 100
+	tableRuns   = 2 // of each size; a single one is as noisy as the goal is fine
+)
 
-// runTable measures one size.
-func runTable(ctx context.Context, e *harness.Env, servers *testbed.Servers, w *work.Workload, fanout int, r *harness.Result) (best cost, err error) {
+// tableSizes is a run over all sizes.
+type tableSizes struct {
+	env   *harness.Env
+	list  []contender
+	limit float64         // deliveries/s
+	first map[string]cost // by contender, with the smallest table
+	r     *harness.Result
+}
+
+// measure lets the contenders work on one size in turn.
+func (t *tableSizes) measure(ctx context.Context, w *work.Workload) (err error) {
+	servers, err := t.env.Servers(ctx)
+	if err != nil {
+		return err
+	}
 	stage, err := servers.NewStage(ctx, w.Partitions)
 	if err != nil {
-		return best, err
+		return err
 	}
 	defer func() { err = errors.Join(err, stage.Close(ctx)) }()
-	if err := work.Grow(ctx, stage, fanout, 0, w.Subscriptions); err != nil {
-		return best, err
+	if err := work.Grow(ctx, stage, tableFanout, 0, w.Subscriptions); err != nil {
+		return err
 	}
-	in := subscriptions(w.Subscriptions)
-	e.Say("%s are in the table", in)
+	t.env.Say("%s are in the table", subscriptions(w.Subscriptions))
 	if err := w.Publish(ctx, stage, 0, w.Campaigns); err != nil {
-		return best, err
+		return err
 	}
-	total := w.Deliveries(0, w.Campaigns)
-	var last backlogRun
+	if t.limit == 0 {
+		if t.limit, err = limitRate(ctx, stage, w); err != nil {
+			return err
+		}
+	}
+	best, last := make([]cost, len(t.list)), make([]backlogRun, len(t.list))
 	for range tableRuns {
-		b, err := workOff(ctx, e, stage, w, tiffinWith(e, harness.Tiffin, nil))
-		if err != nil {
-			return best, err
+		for i, who := range t.list {
+			if last[i], err = t.once(ctx, stage, w, who); err != nil {
+				return err
+			}
+			best[i].take(last[i], w.Deliveries(0, w.Campaigns))
 		}
-		b.verdict.Case, b.verdict.Guarantee = in, exactlyOnce
-		if err := r.Judge(b.verdict); err != nil {
-			return best, err
-		}
-		c := cost{cpu: b.meter.CPU[self].Seconds() / float64(total), time: b.took.Seconds() / float64(total)}
-		e.Say("%s: %s deliveries/s", in, humanize.Comma(int64(1/c.time)))
-		if best.time == 0 {
-			best = c
-		}
-		best.cpu, best.time, last = min(best.cpu, c.cpu), min(best.time, c.time), b
 	}
-	r.Add(harness.Figure{Case: in, Name: deliveries, Unit: harness.PerSecond, Value: 1 / best.time},
-		harness.Figure{Case: in, Name: cpuEach, Unit: harness.Seconds, Value: best.cpu},
-		harness.Figure{Case: in, Name: memory, Unit: harness.Bytes, Value: float64(last.meter.Peak[self])},
-		harness.Figure{Case: in, Name: startup, Unit: harness.Seconds, Value: last.ready.Seconds()})
-	r.Explain(in, last.profile)
-	return best, nil
+	for i, who := range t.list {
+		t.tell(subscriptions(w.Subscriptions), who.name, w, best[i], last[i])
+	}
+	return nil
+}
+
+// once is one run. A peer's fault is only reported.
+func (t *tableSizes) once(ctx context.Context, stage *testbed.Stage, w *work.Workload, who contender) (backlogRun, error) {
+	in := subscriptions(w.Subscriptions)
+	b, err := workOff(ctx, t.env, stage, w, who)
+	if err != nil && who.name == harness.Tiffin {
+		return b, err
+	}
+	if err != nil {
+		b = backlogRun{verdict: harness.Verdict{Text: "did not finish: " + err.Error()}}
+	} else {
+		t.env.Say("%s: %s: %s deliveries/s", in, who.name, humanize.Comma(int64(float64(w.Deliveries(0, w.Campaigns))/b.took.Seconds())))
+	}
+	return b, t.r.Judge(who.judged(in, b.verdict))
+}
+
+// take keeps what is less.
+func (c *cost) take(b backlogRun, deliveries int) {
+	if b.took == 0 {
+		return
+	}
+	cpu, took := b.meter.CPU[self].Seconds()/float64(deliveries), b.took.Seconds()/float64(deliveries)
+	if c.time == 0 {
+		c.cpu, c.time = cpu, took
+	}
+	c.cpu, c.time = min(c.cpu, cpu), min(c.time, took)
+}
+
+// tell adds a contender's figures for one size.
+func (t *tableSizes) tell(in, who string, w *work.Workload, c cost, last backlogRun) {
+	if c.time == 0 || last.took == 0 {
+		return
+	}
+	if t.first[who].time == 0 {
+		t.first[who] = c
+	}
+	first := t.first[who]
+	t.r.Add(harness.Figure{Case: in, Name: cpuGrowth, Who: who, Unit: harness.Cost, Value: ratio(c.cpu, first.cpu)},
+		harness.Figure{Case: in, Name: timeGrowth, Who: who, Unit: harness.Cost, Value: ratio(c.time, first.time)},
+		harness.Figure{Case: in, Name: deliveries, Who: who, Unit: harness.PerSecond, Value: 1 / c.time, Limit: t.limit},
+		harness.Figure{Case: in, Name: cpuEach, Who: who, Unit: harness.Seconds, Value: c.cpu},
+		harness.Figure{Case: in, Name: memory, Who: who, Unit: harness.Bytes, Value: float64(last.meter.Peak[self])},
+		harness.Figure{Case: in, Name: startup, Who: who, Unit: harness.Seconds, Value: last.ready.Seconds()})
+	t.r.Explain(in, last.profile)
+	size := float64(w.Subscriptions)
+	t.r.Plot(harness.Series{
+		Title: "Cost of a delivery against the table", X: "subscriptions", Y: "seconds", Kind: harness.Logarithmic,
+		Lines: []harness.Line{{Name: who + ", CPU", Points: [][2]float64{{size, c.cpu}}}, {Name: who + ", time", Points: [][2]float64{{size, c.time}}}},
+	})
+}
+
+// ratio of what a clock too coarse for quick forms saw.
+func ratio(value, to float64) float64 {
+	if to == 0 {
+		return 1
+	}
+	return value / to
 }

@@ -195,6 +195,15 @@ func limitOnce(ctx context.Context, stage *testbed.Stage, w *work.Workload, camp
 	return took, limitExact(ctx, w, lane, campaigns)
 }
 
+// limitRate is the limit of the whole workload, in its most likely form, deliveries/s.
+func limitRate(ctx context.Context, stage *testbed.Stage, w *work.Workload) (float64, error) {
+	took, err := limitOnce(ctx, stage, w, w.Campaigns, work.LimitForms()[0])
+	if err != nil {
+		return 0, err
+	}
+	return float64(w.Deliveries(0, w.Campaigns)) / took.Seconds(), nil
+}
+
 func limitExact(ctx context.Context, w *work.Workload, lane *testbed.Lane, campaigns int) error {
 	v, err := work.Verify(ctx, w, lane, work.UpTo(campaigns))
 	if err == nil && !v.Exact {

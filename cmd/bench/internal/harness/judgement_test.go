@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -106,6 +107,25 @@ func TestNoGoalIsReachedBySinksThatDiffer(t *testing.T) {
 		if (len(o.Missed()) > 0) != c.missed || o.Summaries[0].Passed == c.missed || !strings.Contains(text.String(), c.says) {
 			t.Errorf("%s: missed %q, want %t and %q:\n%s", name, o.Missed(), c.missed, c.says, &text)
 		}
+	}
+}
+
+// Every run is drawn, the lines of one name together; points of one run and name are one line.
+func TestPlotsAreOfAllRuns(t *testing.T) {
+	t.Parallel()
+	x := 0.0
+	s := Scenario{Name: "test", Run: func(context.Context, *Env) (*Result, error) {
+		r := &Result{}
+		for range 2 {
+			x++
+			r.Plot(Series{Title: "p", Lines: []Line{{Name: "a", Points: [][2]float64{{x, x}}}}})
+		}
+		return r, nil
+	}}
+	o := runOne(t.Context(), &Env{Options: Options{Runs: 2}, voice: newVoice(io.Discard)}, s)
+	want := []Line{{"a", [][2]float64{{1, 1}, {2, 2}}, 0}, {"a", [][2]float64{{3, 3}, {4, 4}}, 1}}
+	if len(o.Series) != 1 || !reflect.DeepEqual(o.Series[0].Lines, want) {
+		t.Errorf("drawn: %+v", o.Series)
 	}
 }
 

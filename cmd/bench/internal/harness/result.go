@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,17 +119,19 @@ const (
 	Percentiles Kind = "percentiles" // x is a percentile, 0 to 100; spaced by 1/(1-x)
 )
 
-// Line is one line of a plot; its points are x, y and in order of x.
+// Line is one line of a plot; its points are x, y and in order of x. Lines of one name and several
+// runs are drawn alike.
 type Line struct {
 	Name   string
 	Points [][2]float64
+	Run    int // the harness numbers runs from 0
 }
 
 // Result is what one run of a scenario measured.
 type Result struct {
 	Figures  []Figure
 	Verdicts []Verdict
-	Series   []Series // of several runs the last one's are drawn
+	Series   []Series // of several runs all are drawn
 	Profiles []Profile
 	Notes    []string // sentences: what the figures are of
 }
@@ -136,15 +139,26 @@ type Result struct {
 // Add appends figures.
 func (r *Result) Add(figures ...Figure) { r.Figures = append(r.Figures, figures...) }
 
-// Plot adds lines to the series of the same title, or a new one.
-func (r *Result) Plot(s Series) {
-	for i := range r.Series {
-		if r.Series[i].Title == s.Title {
-			r.Series[i].Lines = append(r.Series[i].Lines, s.Lines...)
-			return
-		}
+// Plot adds points to the lines of the same name, and lines to the series of the same title, or a new
+// one.
+func (r *Result) Plot(s Series) { r.Series = plotted(r.Series, s) }
+
+func plotted(list []Series, s Series) []Series {
+	i := slices.IndexFunc(list, func(other Series) bool { return other.Title == s.Title })
+	if i < 0 {
+		s.Lines = slices.Clone(s.Lines)
+		return append(list, s)
 	}
-	r.Series = append(r.Series, s)
+	of := &list[i]
+	for _, line := range s.Lines {
+		n := slices.IndexFunc(of.Lines, func(other Line) bool { return other.Name == line.Name && other.Run == line.Run })
+		if n < 0 {
+			of.Lines = append(of.Lines, line)
+			continue
+		}
+		of.Lines[n].Points = append(slices.Clip(of.Lines[n].Points), line.Points...)
+	}
+	return list
 }
 
 // Explain keeps a profile of tiffin in this case; without samples there is nothing to keep.

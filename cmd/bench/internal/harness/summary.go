@@ -82,7 +82,7 @@ func (g Goal) isOf(f Figure) bool { return g.Case == f.Case && g.Figure == f.Nam
 // conclude merges the runs' results. In quick form no goal is judged: the figures are of seconds.
 func conclude(s Scenario, options Options, results []*Result, err error) *Outcome {
 	o := &Outcome{Scenario: s, Runs: len(results), options: options, Err: err}
-	for _, r := range results {
+	for run, r := range results {
 		for _, f := range r.Figures {
 			if f.Who == "" {
 				f.Who = Tiffin
@@ -102,7 +102,16 @@ func conclude(s Scenario, options Options, results []*Result, err error) *Outcom
 				o.Notes = append(o.Notes, note)
 			}
 		}
-		o.Series, o.Profiles = r.Series, r.Profiles
+		for _, s := range r.Series {
+			s.Lines = slices.Clone(s.Lines)
+			for i := range s.Lines {
+				s.Lines[i].Run = run
+			}
+			o.Series = plotted(o.Series, s)
+		}
+		if len(r.Profiles) > 0 { // one run explains as well as another
+			o.Profiles = r.Profiles
+		}
 	}
 	if len(o.Summaries) == 0 && len(options.Cases) > 0 && err == nil {
 		o.Err = fmt.Errorf("no case of it is named %q", options.Cases) // nothing measured is nothing reached

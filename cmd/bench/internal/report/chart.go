@@ -5,6 +5,7 @@ import (
 	"html"
 	"html/template"
 	"math"
+	"slices"
 	"strings"
 
 	"example.com/tiffin/cmd/bench/internal/harness"
@@ -128,19 +129,32 @@ func plot(s harness.Series) template.HTML {
 	} else {
 		y.from, y.to = 0, y.to*1.05
 	}
-	d := &drawing{height: plotTop + plotHeight + plotBottom + 16*float64(len(s.Lines))}
+	d := &drawing{}
 	d.grid(s, x, y, points)
-	for i, line := range s.Lines {
+	d.lines(s.Lines, x, y)
+	return d.svg(s.Title)
+}
+
+// lines draws those of one name alike, each name with its sign below.
+func (d *drawing) lines(lines []harness.Line, x, y axis) {
+	var names []string
+	for _, line := range lines {
+		if !slices.Contains(names, line.Name) {
+			names = append(names, line.Name)
+		}
+		i := slices.Index(names, line.Name)
 		d.add(`<polyline fill="none" stroke="%s" stroke-width="2" points="`, colour(i))
 		for _, p := range line.Points {
 			d.add("%.1f,%.1f ", x.at(p[0]), y.at(p[1]))
 		}
 		d.add(`"/>`)
+	}
+	for i, name := range names {
 		below := plotTop + plotHeight + plotBottom + 16*float64(i)
 		d.add(`<rect x="%d" y="%.1f" width="12" height="4" fill="%s"/>`, plotLeft, below-4, colour(i))
-		d.text(plotLeft+18, below, "start", "label", line.Name)
+		d.text(plotLeft+18, below, "start", "label", name)
 	}
-	return d.svg(s.Title)
+	d.height = plotTop + plotHeight + plotBottom + 16*float64(len(names))
 }
 
 // grid draws the axes' ticks and names.

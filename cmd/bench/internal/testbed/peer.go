@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -23,12 +24,14 @@ import (
 //	peer prepare     fetches and builds what it needs into PEER_CACHE; exit 75 if it can't here, with
 //	                 the reason on stderr: the peer is then skipped
 //	peer run         works until SIGTERM; prints the line "ready" on stdout once it would take a
-//	                 campaign; exit 0
+//	                 campaign; exit 0, or what the signal makes of a program (143, a JVM's way)
 //
 // The environment of all three: PATH, HOME, PEER_CACHE (a directory that stays). Of run also
 // PEER_SCRATCH (one that goes), PEER_BROKERS (comma-separated), PEER_SOURCE_DSN and PEER_FEEDBACK_DSN
 // (URLs), PEER_INPUT, PEER_OUTPUT and PEER_DEAD_LETTERS (topics, which exist), PEER_GROUP, PEER_SLOT
 // and PEER_PUBLICATION (names to use for the like). The input topic is to be read from its start.
+// After a kill -9 run is called again, with the same environment, PEER_SCRATCH included: what the
+// peer keeps to go on from belongs there.
 // The table subscribers_feedback exists; nothing may be created in the source database but a slot, a
 // publication and what the peer's own documentation asks for. lz4, acks=all, and no weaker
 // durability than the daemon's.
@@ -100,6 +103,8 @@ func (p Peer) environment() []string {
 // RunningPeer is a peer's process.
 type RunningPeer struct {
 	*Process
+	peer    Peer
+	lane    *Lane
 	ready   chan struct{}
 	scratch string
 }
@@ -110,7 +115,20 @@ func (p Peer) Start(ctx context.Context, lane *Lane, scratch string) (*RunningPe
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for peer %s: %w", p.Name, err)
 	}
-	r := &RunningPeer{ready: make(chan struct{}), scratch: dir}
+	r, err := p.run(ctx, lane, dir)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return r, nil
+}
+
+// Again runs a peer that was killed, with what it has kept. The killed one needs no Stop.
+func (r *RunningPeer) Again(ctx context.Context) (*RunningPeer, error) {
+	return r.peer.run(ctx, r.lane, r.scratch)
+}
+
+func (p Peer) run(ctx context.Context, lane *Lane, dir string) (r *RunningPeer, err error) {
+	r = &RunningPeer{peer: p, lane: lane, ready: make(chan struct{}), scratch: dir}
 	reader, writer := io.Pipe()
 	go r.watch(reader)
 	env := append(p.environment(), "PEER_SCRATCH="+dir, "PEER_BROKERS="+strings.Join(lane.Brokers, ","),
@@ -120,7 +138,7 @@ func (p Peer) Start(ctx context.Context, lane *Lane, scratch string) (*RunningPe
 	r.Process, err = start(ctx, "peer "+p.Name, env, writer, filepath.Join(p.dir, "peer"), "run")
 	if err != nil {
 		_ = writer.Close()
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, err
 	}
 	go func() {
 		<-r.Exited()
@@ -154,7 +172,18 @@ func (r *RunningPeer) WaitReady(ctx context.Context) (time.Time, error) {
 	}
 }
 
-// Stop asks it to stop and removes its directory. JVMs take their time.
+// Stop asks it to stop and removes its directory. JVMs take their time, and end with 143.
 func (r *RunningPeer) Stop() error {
-	return errors.Join(r.Process.Stop(60*time.Second), os.RemoveAll(r.scratch))
+	err := r.Process.Stop(60 * time.Second)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && obeyed(exit) {
+		err = nil
+	}
+	return errors.Join(err, os.RemoveAll(r.scratch))
+}
+
+// obeyed is whether a program ended as SIGTERM makes it end, itself or by a shell's account.
+func obeyed(exit *exec.ExitError) bool {
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	const terminated = 128 + int(syscall.SIGTERM)
+	return exit.ExitCode() == terminated || ok && status.Signaled() && status.Signal() == syscall.SIGTERM
 }

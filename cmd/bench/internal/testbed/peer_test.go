@@ -77,6 +77,49 @@ esac
 	}
 }
 
+// A peer that ends as SIGTERM makes programs end has stopped; one that was killed goes on with what
+// it has kept.
+func TestPeerMayEndBySignal(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	const text = `[ "$1" = run ] || exit 0
+echo life >> "$PEER_SCRATCH/lives"
+wc -l < "$PEER_SCRATCH/lives" >&2
+`
+	const waits = `
+sleep 1000 > /dev/null 2>&1 &
+echo ready
+wait
+`
+	for end, stops := range map[string]bool{
+		"trap 'kill $!; exit 143' TERM" + waits: true, "echo ready; exec sleep 1000\n": true, "trap 'kill $!; exit 3' TERM" + waits: false,
+	} {
+		p, err := PreparePeer(t.Context(), script(t, "jvm", text+end), "jvm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := p.Start(t.Context(), &Lane{}, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.WaitReady(t.Context()); err != nil {
+			t.Error(err)
+		}
+		r.Kill()
+		if r, err = r.Again(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.WaitReady(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if told := r.Failure(errors.New("told")).Error(); !strings.Contains(told, "2\n") {
+			t.Errorf("the second life does not see what the first kept: %s", told)
+		}
+		if err := r.Stop(); (err == nil) != stops {
+			t.Errorf("%q: %v", end, err)
+		}
+	}
+}
+
 // What a peer cannot do here is told apart from what is wrong with it.
 func TestPeerThatIsNotThere(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())

@@ -11,8 +11,12 @@ import (
 	"example.com/tiffin/cmd/bench/internal/testbed"
 )
 
-// limitBatch is rows a transaction: fewer cost more commits, more gave nothing.
-const limitBatch = 10_000
+// limitBatch is rows a transaction: fewer cost more commits, more gave nothing. A small workload is
+// cut into at least leastBatches, or nothing would go on side by side.
+const (
+	limitBatch   = 10_000
+	leastBatches = 9
+)
 
 // LimitForm is how many connections to Postgres and how many producers share the work. Which gives
 // most depends on the machine, so that a run tries them before it measures. Thousands of deliveries/s

@@ -42,26 +42,27 @@ func planLimit(w *Workload, lane *testbed.Lane, campaigns int) (*limitPlan, erro
 		p.clients = append(p.clients, w.Recipients(n)...)
 		p.starts = append(p.starts, len(p.clients))
 	}
+	most := min(limitBatch, (len(p.clients)+leastBatches-1)/leastBatches)
 	for from := 0; from < campaigns; {
-		from = p.addBatch(from, campaigns)
+		from = p.addBatch(from, campaigns, most)
 	}
 	return p, nil
 }
 
 // addBatch takes campaigns until they are a batch, or cuts one that is more, and returns the next.
-func (p *limitPlan) addBatch(from, campaigns int) int {
-	if fanout := p.fanout(from); fanout > limitBatch {
-		for first := 0; first < fanout; first += limitBatch {
-			p.batches = append(p.batches, span{from, from + 1, first, min(first+limitBatch, fanout)})
+func (p *limitPlan) addBatch(from, campaigns, most int) int {
+	if fanout := p.fanout(from); fanout > most {
+		for first := 0; first < fanout; first += most {
+			p.batches = append(p.batches, span{from, from + 1, first, min(first+most, fanout)})
 		}
 		return from + 1
 	}
 	to, rows := from, 0
-	for to < campaigns && (to == from || rows+p.fanout(to) <= limitBatch) {
+	for to < campaigns && (to == from || rows+p.fanout(to) <= most) {
 		rows += p.fanout(to)
 		to++
 	}
-	p.batches = append(p.batches, span{from, to, 0, limitBatch})
+	p.batches = append(p.batches, span{from, to, 0, most})
 	return to
 }
 

@@ -62,18 +62,20 @@ func await(ctx context.Context, of Ender, done func() (bool, error)) (time.Time,
 	}
 }
 
-// stillness is for how long nothing may have changed in the sinks of a contender that does not say
-// when it has done its work: soon if they have what is expected, later if they may still get it.
+// For how long nothing may have changed in the sinks of a contender that does not say when it has done
+// its work: soon if they have what is expected, later if they may still get it, and after a kill as
+// long as a group may wait for its dead member (45 s by default) and more.
 const (
-	stillWithAll = 3 * time.Second
-	stillWithout = 45 * time.Second
+	stillWithAll   = 3 * time.Second
+	StillWithout   = 45 * time.Second
+	StillAfterKill = 150 * time.Second
 )
 
 // AwaitSinks returns the moment of the last change in both sinks of a contender that commits no
 // offsets to wait for. It looks at the topic's last stable offsets and at the table's ids, which
 // costs the servers next to nothing, and waits until they rest. With less than the expected
-// deliveries it gives up in the end, and the oracle tells what is missing.
-func AwaitSinks(ctx context.Context, lane *testbed.Lane, deliveries int, of Ender, progress func(done int64)) (time.Time, error) {
+// deliveries it gives up when nothing has changed for patience, and the oracle tells what is missing.
+func AwaitSinks(ctx context.Context, lane *testbed.Lane, deliveries int, of Ender, patience time.Duration, progress func(done int64)) (time.Time, error) {
 	client, err := kgo.NewClient(kgo.SeedBrokers(lane.Brokers...))
 	if err != nil {
 		return time.Time{}, fmt.Errorf("watch the output topic: %w", err)
@@ -96,13 +98,35 @@ func AwaitSinks(ctx context.Context, lane *testbed.Lane, deliveries int, of Ende
 			records, rows, changed = nowRecords, nowRows, time.Now()
 		}
 		progress(min(records, rows))
-		still := stillWithout
+		still := patience
 		if min(records, rows) >= int64(deliveries) {
 			still = stillWithAll
 		}
 		return time.Since(changed) >= still, nil
 	})
 	return changed, err
+}
+
+// AwaitDelivered waits until both sinks have so many more deliveries than they had, whoever wrote
+// them, and returns when that was and how many they have then.
+func AwaitDelivered(ctx context.Context, lane *testbed.Lane, had, more int64, of Ender) (at time.Time, has int64, err error) {
+	client, err := kgo.NewClient(kgo.SeedBrokers(lane.Brokers...))
+	if err != nil {
+		return at, 0, fmt.Errorf("watch the output topic: %w", err)
+	}
+	defer client.Close()
+	conn, err := pgx.Connect(ctx, lane.FeedbackDSN)
+	if err != nil {
+		return at, 0, fmt.Errorf("watch the feedback table: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	admin := kadm.NewClient(client)
+	at, err = await(ctx, of, func() (bool, error) {
+		records, rows, err := sizes(ctx, admin, conn, lane.Output)
+		has = min(records, rows)
+		return has >= had+more, err
+	})
+	return at, has, err
 }
 
 // sizes are upper bounds of what the sinks hold: a transaction's end takes an offset, a rolled back
