@@ -75,8 +75,8 @@ func BenchmarkLookup(b *testing.B) {
 	for i := range names {
 		names[i] = fmt.Sprintf("00000000-0000-4000-8000-%012x", i)
 	}
-	for b.Loop() {
-		r, err := x.Lookup(b.Context(), names[b.N%len(names)])
+	for n := 0; b.Loop(); n++ { // b.N is 0 until the loop has ended
+		r, err := x.Lookup(b.Context(), names[n%len(names)])
 		if err != nil {
 			b.Fatal(err)
 		}
