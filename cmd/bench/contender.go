@@ -18,6 +18,7 @@ type contender struct {
 	guarantee string
 	start     func(context.Context, *testbed.Lane) (running, error)
 	again     func(ctx context.Context, lane *testbed.Lane, killed running) (running, error)
+	beside    func(context.Context, running) (stop func() error, err error) // goes on while it works; nil: nothing
 	await     func(ctx context.Context, lane *testbed.Lane, w *work.Workload, campaigns int, of work.Ender, progress func(int64)) (time.Time, error)
 }
 
@@ -138,6 +139,13 @@ func (b *backlogRun) deliver(ctx context.Context, e *harness.Env, lane *testbed.
 	mallocs, err := mallocsOf(ctx, process)
 	if err != nil {
 		return err
+	}
+	if who.beside != nil {
+		stop, refused := who.beside(ctx, process)
+		if refused != nil {
+			return refused
+		}
+		defer func() { err = errors.Join(err, stop()) }()
 	}
 	watched := map[string]int{self: process.PID()}
 	maps.Copy(watched, servers.Processes())

@@ -8,6 +8,7 @@ func scenarios() []harness.Scenario {
 		throughput(),
 		latency(),
 		eos(),
+		page(),
 		tableSize(),
 		scale(),
 		large(),
