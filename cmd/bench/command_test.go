@@ -37,6 +37,8 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"index", "--quick", "--peers", "peers", "--peer", "plain"}, command.ExitUsage},
 		{[]string{"all", "--quick", "--peers", "peers", "--peer", "plain", "--dir", "/no/such/directory"}, command.ExitFault},
 		{[]string{"throughput", "--runs", "0"}, command.ExitUsage},
+		{[]string{"throughput", "--against", "/no/such/build"}, command.ExitUsage},
+		{[]string{"index", "--against", "command_test.go"}, command.ExitUsage},
 	} {
 		var out, progress bytes.Buffer
 		if got := benchRun(t, &out, &progress, c.args...); got != c.want {

@@ -34,6 +34,9 @@ type running interface {
 // contenders are tiffin and the peers of the command line.
 func contenders(e *harness.Env) []contender {
 	list := []contender{tiffinWith(e, harness.Tiffin, nil)}
+	for _, path := range e.Against {
+		list = append(list, tiffinOf(func(context.Context) (string, error) { return path, nil }, path, nil))
+	}
 	for _, p := range e.Peers {
 		list = append(list, contender{
 			name: p.Name, guarantee: p.Guarantee,
@@ -61,8 +64,13 @@ func (c contender) judged(in string, v harness.Verdict) harness.Verdict {
 
 // tiffinWith is the daemon with these settings beside the lane's.
 func tiffinWith(e *harness.Env, name string, settings map[string]string) contender {
+	return tiffinOf(e.Program, name, settings)
+}
+
+// tiffinOf is a build of the daemon.
+func tiffinOf(build func(context.Context) (string, error), name string, settings map[string]string) contender {
 	start := func(ctx context.Context, lane *testbed.Lane) (running, error) {
-		program, err := e.Program(ctx)
+		program, err := build(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -204,6 +212,20 @@ func (b *backlogRun) costs(in, who string, deliveries int) []harness.Figure {
 		}
 	}
 	return list
+}
+
+// besideBuilds are tiffin's rate and CPU as parts of those of other builds, in the same run: the
+// median over runs is of pairs.
+func besideBuilds(e *harness.Env, in string, list []contender, runs []backlogRun) (figures []harness.Figure) {
+	for i, who := range list {
+		if !slices.Contains(e.Against, who.name) || runs[i].took == 0 || runs[0].took == 0 {
+			continue
+		}
+		figures = append(figures,
+			harness.Figure{Case: in, Name: deliveries + ", to " + who.name, Unit: harness.Ratio, Value: runs[i].took.Seconds() / runs[0].took.Seconds()},
+			harness.Figure{Case: in, Name: cpuEach + ", to " + who.name, Unit: harness.Cost, Value: ratio(runs[0].meter.CPU[self].Seconds(), runs[i].meter.CPU[self].Seconds())})
+	}
+	return figures
 }
 
 // memorySeries is the contender's memory over the run.

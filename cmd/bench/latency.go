@@ -151,7 +151,9 @@ func (l *latencyRun) tell(e *harness.Env, c latencyCase, who contender, r *harne
 		}
 		r.Plot(harness.Series{Title: "Latency, " + c.name, X: "percentile", Y: "seconds", Kind: harness.Percentiles, Lines: lines})
 	}
-	r.Explain(c.name, l.profile)
+	if who.name == harness.Tiffin {
+		r.Explain(c.name, l.profile)
+	}
 	for _, v := range l.verdicts {
 		if err := r.Judge(who.judged(c.name, v)); err != nil {
 			return err

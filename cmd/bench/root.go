@@ -40,7 +40,7 @@ BENCH_FEEDBACK_DSN are set: brokers without TLS, and URLs for roles that may cre
 the source with REPLICATION. These
 scenarios start their own all the same, because they configure, stop or kill them:
 ` + startsItsOwn(scenarios()) + `.`,
-		Example: "  bench list\n  bench throughput\n  bench throughput --case 'fan-out 100' --runs 3\n  bench throughput latency --runs 3 --report /tmp/report --json /tmp/figures.json\n  bench all --quick",
+		Example: "  bench list\n  bench throughput\n  bench throughput --case 'fan-out 100' --runs 3\n  bench throughput --case 'fan-out 100' --runs 5 --against bin/tiffin-without-pgo\n  bench throughput latency --runs 3 --report /tmp/report --json /tmp/figures.json\n  bench all --quick",
 		Args:    checkScenarios,
 	}
 	var f flags
@@ -49,6 +49,7 @@ scenarios start their own all the same, because they configure, stop or kill the
 	root.Flags().IntVar(&o.Runs, "runs", 1, "`N` repetitions, tiffin and the peers in turn; medians and spread are shown")
 	root.Flags().StringArrayVar(&o.Cases, "case", nil, "only the cases of a scenario whose `NAME` is this; repeatable")
 	root.Flags().StringVar(&o.Tiffin, "tiffin", "", "`PATH` of the program to measure (default: tiffin beside bench, else built from the source)")
+	root.Flags().StringArrayVar(&o.Against, "against", nil, "`PATH` of another build of tiffin to measure in turn with it; repeatable; where peers take part")
 	root.Flags().StringVar(&o.Dir, "dir", "", "`DIRECTORY` that the servers' directories are made in; its disk is measured too (default: for temporary files)")
 	root.Flags().IntVar(&o.Kills, "kills", 0, "`NUMBER` of kill -9 after which soak ends (default: 50, with --quick 10)")
 	root.Flags().DurationVar(&o.For, "for", 0, "`TIME` after which soak ends, if that is not by --kills")
@@ -115,17 +116,22 @@ func (f *flags) run(ctx context.Context, cmd *cobra.Command, names []string) (er
 	return errors.Join(verdict, err)
 }
 
-// checkPeers refuses a peer that there is not, and peers of a scenario that is named and takes none.
-// With "all" they take part where they can.
+// checkPeers refuses a peer or a build that there is not, and either for a scenario that is named and
+// takes none. With "all" they take part where they can.
 func (f *flags) checkPeers(names []string) error {
 	for _, name := range f.peers {
 		if there := testbed.Peers(f.peersDir); !slices.Contains(there, name) {
 			return fmt.Errorf("there is no peer %q in %s; there are: %s", name, f.peersDir, strings.Join(there, ", "))
 		}
 	}
+	for _, path := range f.options.Against {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("--against: there is no such build: %w", err)
+		}
+	}
 	for _, s := range scenarios() {
-		if len(f.peers) > 0 && !s.Peers && slices.Contains(names, s.Name) {
-			return fmt.Errorf("%s has no peers: leave --peer out", s.Name)
+		if len(f.peers)+len(f.options.Against) > 0 && !s.Peers && slices.Contains(names, s.Name) {
+			return fmt.Errorf("%s has no peers: leave --peer and --against out", s.Name)
 		}
 	}
 	return nil

@@ -159,7 +159,9 @@ func (t *tableSizes) tell(in, who string, w *work.Workload, c cost, last backlog
 		harness.Figure{Case: in, Name: cpuEach, Who: who, Unit: harness.Seconds, Value: c.cpu},
 		harness.Figure{Case: in, Name: memory, Who: who, Unit: harness.Bytes, Value: float64(last.meter.Peak[self])},
 		harness.Figure{Case: in, Name: startup, Who: who, Unit: harness.Seconds, Value: last.ready.Seconds()})
-	t.r.Explain(in, last.profile)
+	if who == harness.Tiffin {
+		t.r.Explain(in, last.profile)
+	}
 	size := float64(w.Subscriptions)
 	t.r.Plot(harness.Series{
 		Title: "Cost of a delivery against the table", X: "subscriptions", Y: "seconds", Kind: harness.Logarithmic,

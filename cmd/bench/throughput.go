@@ -119,6 +119,7 @@ func runBacklog(ctx context.Context, e *harness.Env, c backlogCase, r *harness.R
 	if err != nil {
 		return err
 	}
+	r.Add(besideBuilds(e, c.name, list, runs)...)
 	most := 2 * float64(w.Deliveries(0, half)) / (before + after).Seconds()
 	for i, who := range list {
 		if err := runs[i].tell(e, c.name, who, w.Deliveries(0, w.Campaigns), most, r); err != nil {
@@ -139,7 +140,9 @@ func (b *backlogRun) tell(e *harness.Env, in string, who contender, total int, m
 		r.Add(harness.Figure{Case: in, Name: deliveries, Who: who.name, Unit: harness.PerSecond, Value: rate, Limit: most})
 		r.Add(b.costs(in, who.name, total)...)
 		r.Plot(b.memorySeries(in, who.name))
-		r.Explain(in, b.profile)
+		if who.name == harness.Tiffin {
+			r.Explain(in, b.profile)
+		}
 	}
 	return r.Judge(who.judged(in, b.verdict))
 }

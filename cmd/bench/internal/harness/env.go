@@ -20,6 +20,7 @@ type Options struct {
 	Runs     int      // of each scenario; 0: 1
 	Cases    []string // of the scenarios; empty: all
 	Tiffin   string   // program to measure; empty: find or build it
+	Against  []string // other builds of it, contenders like peers
 	Dir      string   // for the servers' directories; empty: the system's for temporary files
 	Given    testbed.Given
 	Peers    []testbed.Peer
