@@ -106,8 +106,10 @@ func runLatencyCase(ctx context.Context, e *harness.Env, c latencyCase, r *harne
 			runs[i].limit = hdrhistogram.Import(limit.Export())
 		}
 	}
-	if err := add(c.every); err != nil {
-		return err
+	if !e.Quick {
+		if err := add(c.every); err != nil {
+			return err
+		}
 	}
 	for i, who := range list {
 		if c.every > 0 {

@@ -86,6 +86,7 @@ func TestNoGoalIsReachedBySinksThatDiffer(t *testing.T) {
 		says    string
 	}{
 		"exact":                   {Verdict{Case: "c", Exact: true, Guarantee: "exactly once: always"}, nil, false, "exact, promised: exactly once  "},
+		"promised in part":        {Verdict{Case: "c", Exact: true, Guarantee: "exactly once into Kafka (at checkpoints), not into Postgres (rows): a crash"}, nil, false, "promised: exactly once into Kafka, not into Postgres  "},
 		"of the case":             {Verdict{Case: "c", Text: "one is missing"}, nil, true, "NOT EXACT"},
 		"of no figure's case":     {Verdict{Case: "before", Text: "one is missing"}, nil, true, "NOT EXACT"},
 		"of another case":         {Verdict{Case: "d", Text: "one is missing"}, nil, false, "reached"},

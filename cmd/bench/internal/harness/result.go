@@ -78,7 +78,7 @@ type Figure struct {
 // Verdict is the oracle's: whether both sinks hold exactly the expected deliveries.
 type Verdict struct {
 	Case, Who string // as a Figure's; a case that no figure has: all of them
-	Guarantee string // what whoever it is promises; its words up to a colon stand beside figures
+	Guarantee string // what whoever it is promises; its words up to a colon, without those in brackets, stand beside figures
 	Exact     bool
 	Text      string
 }
@@ -94,7 +94,16 @@ func (v Verdict) Word() string {
 	if !v.Exact {
 		word = "NOT EXACT"
 	}
-	if short, _, _ := strings.Cut(v.Guarantee, ":"); short != "" {
+	short, _, _ := strings.Cut(v.Guarantee, ":")
+	for {
+		before, rest, more := strings.Cut(short, " (")
+		_, after, closed := strings.Cut(rest, ")")
+		if !more || !closed {
+			break
+		}
+		short = before + after
+	}
+	if short != "" {
 		word += ", promised: " + short
 	}
 	return word

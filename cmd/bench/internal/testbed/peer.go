@@ -19,8 +19,8 @@ import (
 // Peer is another program that does the same work. It is a directory with an executable named
 // "peer", which is called in three ways:
 //
-//	peer guarantee   prints, in a sentence, what it promises; the words up to its first colon are
-//	                 what stands beside each figure
+//	peer guarantee   prints, in a sentence, what it promises; the words up to its first colon,
+//	                 without what is in brackets, stand beside each figure
 //	peer prepare     fetches and builds what it needs into PEER_CACHE; exit 75 if it can't here, with
 //	                 the reason on stderr: the peer is then skipped
 //	peer run         works until SIGTERM; prints the line "ready" on stdout once it would take a
