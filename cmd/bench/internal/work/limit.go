@@ -37,7 +37,7 @@ func LimitForms() []LimitForm { return []LimitForm{{3, 3}, {2, 2}, {1, 2}} }
 // ledger, no offsets; what can be encoded before the clock runs is. It moves the first campaigns of
 // the workload to a lane of its own and returns the duration for all of them.
 func Limit(ctx context.Context, w *Workload, lane *testbed.Lane, campaigns int, form LimitForm) (time.Duration, error) {
-	plan, err := planLimit(w, lane, campaigns)
+	plan, err := planLimit(w, lane, campaigns, false)
 	if err != nil {
 		return 0, err
 	}
@@ -128,8 +128,9 @@ func (m *mover) move(ctx context.Context, b span, p *limitProducer) error {
 	inserted := make(chan error, 1)
 	go func() {
 		w := <-m.writers
-		defer func() { m.writers <- w }()
-		inserted <- w.insert(ctx, b)
+		err := w.insert(ctx, b)
+		m.writers <- w // before anybody may close
+		inserted <- err
 	}()
 	produced := p.produce(ctx, b)
 	if err := errors.Join(produced, <-inserted); err != nil {

@@ -22,6 +22,7 @@ func TestLimitIsExact(t *testing.T) {
 		t.Fatal(err)
 	}
 	limitFailsAloud(t, s)
+	limitUnderLoadIsExact(t, s)
 	for name, shape := range map[string]Shape{
 		"COPY, merged":       {Campaigns: 2_500, Restaurants: 2_500, Subscriptions: 12_500},
 		"statements, merged": {Campaigns: 110, Restaurants: 110, Subscriptions: 13_200},
@@ -40,10 +41,24 @@ func TestLimitIsExact(t *testing.T) {
 	}
 }
 
+// limitUnderLoadIsExact is the same for the limit of latencies, where each campaign goes alone.
+func limitUnderLoadIsExact(t *testing.T, s *testbed.Servers) {
+	t.Helper()
+	w, lane := limitRig(t, s, Shape{Campaigns: 20, Restaurants: 20, Subscriptions: 20})
+	loop := &OpenLoop{Work: w, Lane: lane, Every: 5 * time.Millisecond, WarmUp: 2}
+	h, err := loop.Limit(t.Context())
+	if err != nil || h.TotalCount() != 18 {
+		t.Fatalf("latencies %v, %v", h, err)
+	}
+	if v, err := Verify(t.Context(), w, lane, UpTo(w.Campaigns)); err != nil || !v.Exact {
+		t.Errorf("under load: %s, %v", v.Text, err)
+	}
+}
+
 func limitFailsAloud(t *testing.T, s *testbed.Servers) {
 	t.Helper()
 	w, lane := limitRig(t, s, Shape{Campaigns: 110, Restaurants: 110, Subscriptions: 13_200})
-	plan, err := planLimit(w, lane, w.Campaigns)
+	plan, err := planLimit(w, lane, w.Campaigns, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +115,7 @@ func BenchmarkLimit(b *testing.B) {
 		for _, c := range []LimitForm{{1, 2}, {2, 2}, {1, 3}, {2, 3}, {3, 3}} {
 			b.Run(fmt.Sprintf("fanout=%d/writers=%d/producers=%d", fanout, c.Writers, c.Producers), func(b *testing.B) {
 				w, lane := limitRig(b, s, Shape{Campaigns: 100_000 / fanout, Restaurants: 100_000 / fanout, Subscriptions: 100_000})
-				plan, err := planLimit(w, lane, w.Campaigns)
+				plan, err := planLimit(w, lane, w.Campaigns, false)
 				if err != nil {
 					b.Fatal(err)
 				}

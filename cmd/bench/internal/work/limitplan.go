@@ -20,14 +20,15 @@ type limitPlan struct {
 	heads   [][]byte // of the records' values, before the client id
 	tails   [][]byte
 	headers []kgo.RecordHeader // one of each campaign: its trigger, as tiffin writes it
-	rows    [][]byte           // of the table's rows in COPY's binary format, before the client id
-	shared  [][][]byte         // a campaign's columns in binary format
+	rows    [][]byte           // of a campaign that is copied: its row in COPY's binary format, before the client id
+	shared  [][][]byte         // of one that is inserted: its columns in binary format
 	clients []string           // of all campaigns, one after the other
 	starts  []int              // of each campaign's clients, and the end
 	batches []span
 }
 
-func planLimit(w *Workload, lane *testbed.Lane, campaigns int) (*limitPlan, error) {
+// planLimit merges campaigns into batches, unless each is to go alone.
+func planLimit(w *Workload, lane *testbed.Lane, campaigns int, alone bool) (*limitPlan, error) {
 	p := &limitPlan{trigger: time.Now().Unix(), starts: []int{0}}
 	for n := range campaigns {
 		head, tail, err := w.envelope(n, p.trigger)
@@ -37,16 +38,44 @@ func planLimit(w *Workload, lane *testbed.Lane, campaigns int) (*limitPlan, erro
 		p.heads, p.tails = append(p.heads, head), append(p.tails, tail)
 		trigger := fmt.Sprintf("%s/%d/%d", lane.Input, n%w.Partitions, n/w.Partitions)
 		p.headers = append(p.headers, kgo.RecordHeader{Key: "trigger", Value: []byte(trigger)})
-		columns := sharedColumns(w.Campaign(n))
-		p.shared, p.rows = append(p.shared, columns), append(p.rows, copyRow(columns))
 		p.clients = append(p.clients, w.Recipients(n)...)
 		p.starts = append(p.starts, len(p.clients))
 	}
 	most := min(limitBatch, (len(p.clients)+leastBatches-1)/leastBatches)
 	for from := 0; from < campaigns; {
+		if alone {
+			p.batches = append(p.batches, span{from, from + 1, 0, p.fanout(from)})
+			from++
+			continue
+		}
 		from = p.addBatch(from, campaigns, most)
 	}
+	p.encodeRows(w)
 	return p, nil
+}
+
+// encodeRows encodes each campaign's columns as its batch will want them.
+func (p *limitPlan) encodeRows(w *Workload) {
+	p.rows, p.shared = make([][]byte, len(p.heads)), make([][][]byte, len(p.heads))
+	for _, b := range p.batches {
+		copied := p.copied(b)
+		for n := b.from; n < b.to; n++ {
+			if columns := sharedColumns(w.Campaign(n)); copied {
+				p.rows[n] = copyRow(columns)
+			} else {
+				p.shared[n] = columns
+			}
+		}
+	}
+}
+
+// limitCopyBelow is the average fan-out of a batch below which one COPY of the batch gives more than
+// a statement a campaign. A batch of one campaign never pays for COPY's round trips.
+const limitCopyBelow = 100
+
+func (p *limitPlan) copied(b span) bool {
+	campaigns := b.to - b.from
+	return campaigns > 1 && p.starts[b.to]-p.starts[b.from] < campaigns*limitCopyBelow
 }
 
 // addBatch takes campaigns until they are a batch, or cuts one that is more, and returns the next.

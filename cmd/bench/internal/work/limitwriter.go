@@ -14,10 +14,6 @@ import (
 	"example.com/tiffin/internal/devstack"
 )
 
-// limitCopyBelow is the average fan-out of a batch below which one COPY of the batch gives more than
-// a statement a campaign. A batch of one campaign never pays for COPY's round trips.
-const limitCopyBelow = 100
-
 const limitColumns = `restaurant_id, adv_campaign_id, adv_campaign_content, adv_campaign_owner, adv_campaign_owner_contact,
 	adv_campaign_datetime_start, adv_campaign_datetime_end, datetime_created, client_id, trigger_datetime_created, feedback`
 
@@ -52,8 +48,7 @@ func (w *limitWriter) close() { _ = w.conn.Close(context.Background()) }
 // insert commits a batch. Statements up to one Sync are a transaction without BEGIN and COMMIT: a
 // round trip in all.
 func (w *limitWriter) insert(ctx context.Context, b span) error {
-	deliveries, _ := w.plan.size(b)
-	if campaigns := b.to - b.from; campaigns > 1 && deliveries < campaigns*limitCopyBelow {
+	if w.plan.copied(b) {
 		source := &copyReader{plan: w.plan, span: b, next: b.from}
 		if _, err := w.conn.CopyFrom(ctx, source, "COPY subscribers_feedback ("+limitColumns+") FROM STDIN (FORMAT binary)"); err != nil {
 			return fmt.Errorf("the limit's rows: %w", err)

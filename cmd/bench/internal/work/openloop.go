@@ -72,7 +72,7 @@ func (o *OpenLoop) Run(ctx context.Context, of Ender, progress func(done int64))
 // knows them and their recipients, and begins each when it is due, as one Postgres and one Kafka
 // transaction side by side.
 func (o *OpenLoop) Limit(ctx context.Context) (*hdrhistogram.Histogram, error) {
-	plan, err := planLimit(o.Work, o.Lane, o.campaigns())
+	plan, err := planLimit(o.Work, o.Lane, o.campaigns(), true)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (o *OpenLoop) Limit(ctx context.Context) (*hdrhistogram.Histogram, error) {
 	group.Go(func() error { return m.run(ctx, due) })
 	h, err := o.run(ctx, forever{}, func(int64) {}, func(ctx context.Context, begin time.Time) error {
 		defer close(due)
-		return o.pace(ctx, begin, func(n int) { due <- span{n, n + 1, 0, limitBatch} })
+		return o.pace(ctx, begin, func(n int) { due <- plan.batches[n] })
 	})
 	return h, errors.Join(err, group.Wait())
 }
