@@ -48,7 +48,7 @@ func TestExitStatus(t *testing.T) {
 	var out bytes.Buffer
 	benchRun(t, &out, io.Discard, "list", "--peers", "peers")
 	benchRun(t, &out, io.Discard, "--help")
-	for _, want := range []string{"\nfence ", "goal: fan-out 100: CPU a delivery at most 1.5µs\n", "goal: fan-out 100: deliveries at least 0.90 of the limit\n", "takes --peer\n", "peers: ", "start their own all the same", "soak"} {
+	for _, want := range []string{"\nfence ", "goal: fan-out 100: CPU a delivery, at most 1.5µs\n", "goal: fan-out 100: deliveries, at least 0.90 of the limit\n", "takes --peer\n", "peers: ", "start their own all the same", "soak"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("bench list and --help lack %q:\n%s", want, &out)
 		}

@@ -56,7 +56,7 @@ func (g Goal) OfLimit() Goal { g.Limit = true; return g }
 func (g Goal) In(unit Unit) Goal { g.unit = unit; return g }
 
 // String says what is to be reached.
-func (g Goal) String() string { return label(g.Case, g.Figure) + " " + g.describe(g.unit) }
+func (g Goal) String() string { return label(g.Case, g.Figure) + ", " + g.describe(g.unit) }
 
 // describe says the bound; unit is the figure's.
 func (g Goal) describe(unit Unit) string {
