@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // FakeBrokerOptions describe an in-process broker. The zero value listens on a free port and has no
@@ -58,6 +60,17 @@ func StartFakeBroker(ctx context.Context, options FakeBrokerOptions) (*FakeBroke
 
 // Brokers is its one address.
 func (b *FakeBroker) Brokers() []string { return slices.Clone(b.addresses) }
+
+// HoldCommits keeps every transaction open that a client wants to end, until it is released: the
+// moment between the commit of another sink and this one's, for as long as a test needs.
+func (b *FakeBroker) HoldCommits() (release func()) {
+	open := make(chan struct{})
+	b.cluster.ControlKey(int16(kmsg.EndTxn), func(kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.SleepControl(func() { <-open })
+		return nil, nil, false
+	})
+	return sync.OnceFunc(func() { close(open) })
+}
 
 // Close ends all connections; clients see a broker that is gone.
 func (b *FakeBroker) Close() { b.cluster.Close() }

@@ -66,7 +66,12 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer manifest.close()
-	endpoint, err := listen(ctx, o, ready, audits, manifest, registry)
+	sinks, err := newSinks(o.Settings, manifest)
+	if err != nil {
+		return err
+	}
+	defer sinks.close()
+	endpoint, err := listen(ctx, o, ready, audits, sinks, registry)
 	if err != nil {
 		return err
 	}
@@ -82,7 +87,7 @@ func Run(ctx context.Context, o Options) error {
 	return parts.run(ctx, o, endpoint)
 }
 
-func listen(ctx context.Context, o Options, ready *readiness, audits *audits, manifest *manifest, registry *prometheus.Registry) (*httpd.Server, error) {
+func listen(ctx context.Context, o Options, ready *readiness, audits *audits, sinks *sinks, registry *prometheus.Registry) (*httpd.Server, error) {
 	if o.Settings.HTTP.Listen == "" {
 		if o.Started != nil {
 			o.Started(nil)
@@ -91,7 +96,7 @@ func listen(ctx context.Context, o Options, ready *readiness, audits *audits, ma
 	}
 	endpoint, err := httpd.Listen(ctx, httpd.Config{
 		Listen: o.Settings.HTTP.Listen, Readiness: ready, Gatherer: registry, Version: o.Version, Log: o.Log,
-		Auditor: audits, Manifest: manifest,
+		Auditor: audits, Manifest: sinks.manifest, Sinks: sinks,
 	})
 	if err != nil {
 		return nil, err

@@ -49,6 +49,8 @@ func TestPageInABrowser(t *testing.T) {
 	}{
 		{"figures change with a campaign", seeFigures},
 		{"markup is shown as text and runs nothing", seeMarkupAsText},
+		{"one sink ahead of the other", seeSinksApart},
+		{"a search by offset", searchByOffset},
 		{"the keyboard reaches the details", useKeyboard},
 		{"a phone has nothing beside the screen", useAPhone},
 		{"dark and light can be read", seeDarkAndLight},
@@ -111,9 +113,51 @@ func seeMarkupAsText(t *testing.T, b *browser, w *world, _ *running) {
 	b.complaints()
 }
 
+// seeSinksApart looks between the two commits, and after them.
+func seeSinksApart(t *testing.T, b *browser, w *world, r *running) {
+	b.open(r.url + "/")
+	b.until(`document.getElementById('sinks-agreement').textContent === 'level' && document.getElementById('sinks-owed').textContent === '0'`)
+	if since, asked := b.text("#sinks-since"), b.text("#sinks-apart"); !strings.Contains(since, ":") || asked != "" {
+		t.Errorf("level since %q, apart %q", since, asked)
+	}
+	before := b.text("#sinks-ledger")
+	release := w.broker.HoldCommits()
+	defer release()
+	w.publishCampaign(t, campaignOf("r1", "held"))
+	b.until(`document.getElementById('sinks-agreement').textContent === 'behind' && document.getElementById('sinks-owed').textContent === '2'`)
+	if apart := b.text("#sinks-apart"); !strings.HasPrefix(apart, "partition 0: ledger 4, group 3, 2 records owed, since ") {
+		t.Errorf("apart: %q", apart)
+	}
+	if ledger, group := b.text("#sinks-ledger"), b.text("#sinks-group"); group != before || ledger == before {
+		t.Errorf("ledger %s, group %s, both before %s", ledger, group, before)
+	}
+	release()
+	b.until(`document.getElementById('sinks-agreement').textContent === 'level' && document.getElementById('sinks-group').textContent === '4' && document.getElementById('sinks-apart').textContent === ''`)
+}
+
+// searchByOffset types as a reader does.
+func searchByOffset(t *testing.T, b *browser, _ *world, r *running) {
+	b.open(r.url + "/")
+	b.until(`document.querySelectorAll('#recent li').length === 4`)
+	search := func(what string) {
+		b.run(`document.getElementById('query').value = ''; document.getElementById('query').focus()`, nil)
+		b.keys(append(strings.Split(what, ""), keyEnter)...)
+	}
+	search("campaigns/0/3")
+	b.until(`document.getElementById('details').open && document.getElementById('details-title').textContent === 'campaigns/0/3'`)
+	b.until(`document.getElementById('details-list').textContent.includes('held') && document.getElementById('details-list').textContent.includes('delivered')`)
+	b.keys(keyEscape)
+	b.until(`!document.getElementById('details').open`)
+	search("campaigns/0/99")
+	b.until(`document.getElementById('details-state').textContent.startsWith('The manifest does not know this message')`)
+	b.keys(keyEscape)
+	b.until(`!document.getElementById('details').open`)
+	b.complaints() // the browser notes an answer of 404
+}
+
 func useKeyboard(t *testing.T, b *browser, _ *world, r *running) {
 	b.open(r.url + "/")
-	b.until(`document.querySelectorAll('#recent li').length === 3`)
+	b.until(`document.querySelectorAll('#recent li').length === 4`)
 	var order []string
 	for range 12 {
 		b.keys(keyTab)
@@ -133,7 +177,7 @@ func useKeyboard(t *testing.T, b *browser, _ *world, r *running) {
 	if got := strings.Join(order, " "); got != "skip language-en language-ru query Search message" {
 		t.Fatalf("the order of the focus: %s", got)
 	}
-	b.keys(keyTab, keyTab) // the oldest: r1's
+	b.keys(keyTab, keyTab, keyTab) // the oldest: r1's
 	b.keys(keyEnter)
 	b.until(`document.getElementById('details').open && document.getElementById('details-list').textContent.includes('plain')`)
 	for range 3 {
@@ -154,10 +198,10 @@ func useAPhone(t *testing.T, b *browser, _ *world, r *running) {
 	b.screen(360, 740)
 	for _, language := range []string{"en", "ru"} {
 		b.open(r.url + "/")
-		b.until(`document.querySelectorAll('#recent li').length === 3`)
+		b.until(`document.querySelectorAll('#recent li').length === 4`)
 		b.run(`document.getElementById('language-' + arguments[0]).click()`, nil, language)
 		b.run(`document.getElementById('query').value = 'ann'; document.getElementById('search').requestSubmit()`, nil)
-		b.until(`document.querySelectorAll('#found-client li').length === 2`)
+		b.until(`document.querySelectorAll('#found-client li').length === 3`)
 		for _, dialog := range []bool{false, true} {
 			if dialog {
 				b.run(`document.querySelector('#found-client button').click()`, nil)
@@ -193,7 +237,7 @@ func seeDarkAndLight(t *testing.T, b *browser, _ *world, r *running) {
 	for _, scheme := range []string{"dark", "light"} {
 		b.scheme(scheme)
 		b.open(r.url + "/")
-		b.until(`document.getElementById('state').textContent === 'ready' && document.querySelectorAll('#recent li').length === 3`)
+		b.until(`document.getElementById('state').textContent === 'ready' && document.querySelectorAll('#recent li').length === 4`)
 		var found struct {
 			Least       float64
 			Where, Back string

@@ -41,6 +41,8 @@ type Config struct {
 	Auditor Auditor
 	// Manifest answers the page's questions about campaigns; nil for a page without any.
 	Manifest livepage.Manifest
+	// Sinks tells the page how far both sinks are; nil for a page that does not say.
+	Sinks livepage.Sinks
 }
 
 // Server is the endpoint of one daemon.
@@ -68,7 +70,7 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, errors.New("http endpoint: readiness, gatherer and logger are needed")
 	}
 	page, err := livepage.New(livepage.Config{
-		Readiness: cfg.Readiness, Gatherer: cfg.Gatherer, Version: cfg.Version, Log: cfg.Log, Manifest: cfg.Manifest,
+		Readiness: cfg.Readiness, Gatherer: cfg.Gatherer, Version: cfg.Version, Log: cfg.Log, Manifest: cfg.Manifest, Sinks: cfg.Sinks,
 		Private: private,
 	})
 	if err != nil {

@@ -30,8 +30,9 @@ var errFull = errors.New("as many viewers as this page serves are there already"
 // board computes the figures, once for all viewers. Safe for concurrent use; advance is called by
 // one goroutine.
 type board struct {
-	cfg  Config
-	wake chan struct{} // somebody has begun to look
+	cfg        Config
+	comparison *comparison   // nil: nobody to ask
+	wake       chan struct{} // somebody has begun to look
 
 	// Of the goroutine that advances.
 	samples []sample // not older than rateSpan, and one before
@@ -47,11 +48,20 @@ type board struct {
 type viewer struct{ events chan []byte }
 
 func newBoard(cfg Config) *board {
-	return &board{cfg: cfg, wake: make(chan struct{}, 1), marks: []mark{{}}, viewers: map[*viewer]bool{}}
+	b := &board{cfg: cfg, wake: make(chan struct{}, 1), marks: []mark{{}}, viewers: map[*viewer]bool{}}
+	if cfg.Sinks != nil {
+		b.comparison = &comparison{sinks: cfg.Sinks, watched: b.watched}
+	}
+	return b
 }
 
 // Run reads the figures until ctx is done.
 func (p *Page) Run(ctx context.Context) {
+	if p.board.comparison != nil {
+		compared := make(chan struct{})
+		go func() { defer close(compared); p.board.comparison.run(ctx) }()
+		defer func() { <-compared }()
+	}
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
@@ -81,6 +91,7 @@ func (b *board) advance(now time.Time) {
 	if due {
 		f.Point = b.mark(&at)
 	}
+	f.Agreement = b.comparison.now()
 	f.Reasons, f.Progress = b.cfg.Readiness.Reasons(), b.cfg.Readiness.Progress()
 	b.tell(&f)
 }

@@ -16,6 +16,7 @@ type Figures struct {
 	Index     IndexFigures       `json:"index"`
 	Source    SourceFigures      `json:"source"`
 	Sinks     SinkFigures        `json:"sinks"`
+	Agreement *Agreement         `json:"agreement,omitempty"` // before the first answer: none
 	// Point is the plot's newest, whenever there is a new one.
 	Point *Point `json:"point,omitempty"`
 }

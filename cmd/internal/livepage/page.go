@@ -4,7 +4,7 @@
 // Its one rule: what others wrote (ids, reasons, errors) reaches the page as JSON and becomes text
 // there, never markup: the page's policy refuses inline scripts and strings as markup.
 //
-// Run owns the goroutine that reads the figures, once for all viewers. The handlers run on
+// Run owns the goroutines that read the figures and compare the sinks, once for all viewers. The handlers run on
 // goroutines of net/http; those of viewers end with their request's context.
 package livepage
 
@@ -35,6 +35,8 @@ type Config struct {
 	Gatherer  prometheus.Gatherer
 	Version   string
 	Log       *slog.Logger
+	// Sinks tells how far both sinks are; nil for a page that does not say.
+	Sinks Sinks
 	// Manifest answers what became of campaigns; nil for none.
 	Manifest Manifest
 	// Private reports whether a request may see campaigns and clients.

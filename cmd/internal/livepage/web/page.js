@@ -2,7 +2,7 @@
 import { again, follow } from './campaigns.js';
 import * as flow from './flow.js';
 import * as plot from './plot.js';
-import { choose, number, size, span, translate, word } from './words.js';
+import { choose, moment, number, size, span, translate, word } from './words.js';
 
 const by = (id) => document.getElementById(id);
 const silenceMs = 5000; // without an event for so long the figures are old
@@ -54,6 +54,21 @@ function show(f) {
   set('sinks-postgres', number(f.sinks.retries.postgres ?? 0));
   set('sinks-kafka', number(f.sinks.retries.kafka ?? 0));
   set('sinks-dead', number(f.sinks.dead_letters));
+  showAgreement(f.agreement);
+}
+
+function showAgreement(a) {
+  const asked = a?.at > 0;
+  set('sinks-agreement', !asked ? '–' : a.level ? word('level') : word(a.missing ? 'ahead' : 'apartFor'));
+  by('sinks-agreement').className = !asked ? '' : a.level ? 'delivered' : a.missing ? 'malformed' : 'inactive';
+  set('sinks-since', asked ? moment(new Date(a.since)) : '–');
+  for (const name of ['ledger', 'group', 'owed']) set('sinks-' + name, asked ? number(a[name]) : '–');
+  const apart = asked ? a.apart.map((p) => word('apart', {
+    partition: p.partition, ledger: number(p.ledger), group: number(p.group), owed: number(p.owed), since: moment(new Date(p.since)),
+  })) : [];
+  if (asked && a.differ > a.apart.length) apart.push(word('apartMore', { n: number(a.differ - a.apart.length) }));
+  lines('sinks-apart', 'sinks-apart', apart);
+  set('sinks-error', a?.error ?? '');
 }
 
 function showIndex(f) {
