@@ -54,6 +54,7 @@ var errFinished = errors.New("the stream has finished")
 // an error names what does not mend by waiting. Until a server answers, Run waits for it, and
 // the endpoint says so.
 func Run(ctx context.Context, o Options) error {
+	o.Log = limitRepeats(o.Log)
 	registry := o.Registry
 	if registry == nil {
 		registry = httpd.NewRegistry(o.Version)
@@ -170,12 +171,12 @@ func (p *parts) stream(ctx context.Context) error {
 	return p.feedback.verdict
 }
 
-// Readiness is looked at often enough for a log line to be of use, and repeated rarely enough
-// for a long outage not to fill the log.
+// Readiness is looked at often enough for a log line to be of use, and repeated as rarely as
+// everything else.
 const (
 	watchEvery  = time.Second
 	firstAfter  = 10 * time.Second // a start that goes well is over by then
-	repeatEvery = 30 * time.Second
+	repeatEvery = repeatSpan
 )
 
 // watch logs when readiness is reached and lost, and repeats the reasons while it is missing.
