@@ -57,7 +57,7 @@ func BenchmarkPlan(b *testing.B) {
 	r := &kgo.Record{Value: []byte(sample)}
 	b.ReportAllocs()
 	for b.Loop() {
-		t, err := p.plan(context.Background(), r, cache.Mark{})
+		t, err := p.plan(context.Background(), message{Record: r})
 		if err != nil || t.deliveries() != 100 {
 			b.Fatal(t, err)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"example.com/tiffin/internal/dsn"
 )
@@ -83,6 +84,9 @@ type Config struct {
 	Log *slog.Logger
 	// Registerer receives the metrics; nil keeps them unregistered.
 	Registerer prometheus.Registerer
+	// Tracer receives a span for each message and its steps, and its context goes into the output
+	// records; nil for neither.
+	Tracer trace.Tracer
 	// Now is the clock of trigger times and activity; nil means time.Now.
 	Now func() time.Time
 }

@@ -130,7 +130,7 @@ func (s *session) planNext(ctx context.Context, m message) (*trigger, error) {
 		return nil, nil
 	}
 	s.state.doing(delivering, "looking up subscribers (index)")
-	return s.planner.plan(ctx, m.Record, m.mark)
+	return s.planner.plan(ctx, m)
 }
 
 // send takes a batch into delivery and returns an empty one. It blocks until Postgres has
@@ -160,7 +160,9 @@ func (s *session) send(b *batch) (*batch, error) {
 		return sinkFault(sinkKafka, s.publish(s.work, b, prev))
 	})
 	s.state.doing(delivering, "waiting for the feedback database")
+	b.timing.postgres.begin(b, s.cfg.Now)
 	err := s.storeBatch(s.work, b)
+	b.timing.postgres.end(b, s.cfg.Now, err, &b.timing.postgresErr)
 	b.leave()
 	if err != nil {
 		return newBatch(), sinkFault(sinkPostgres, err)

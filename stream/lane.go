@@ -109,10 +109,17 @@ func (s *session) deliverLarge(l *lane, b, before *batch) error {
 			return err
 		}
 	}
-	if err := s.storeLarge(l, b); err != nil {
+	at := &b.timing
+	at.postgres.begin(b, s.cfg.Now)
+	err := s.storeLarge(l, b)
+	at.postgres.end(b, s.cfg.Now, err, &at.postgresErr)
+	if err != nil {
 		return sinkFault(sinkPostgres, err)
 	}
-	if err := s.sendLarge(l, b.triggers[0]); err != nil {
+	at.kafka.begin(b, s.cfg.Now)
+	err = s.sendLarge(l, b.triggers[0])
+	at.kafka.end(b, s.cfg.Now, err, &at.kafkaErr)
+	if err != nil {
 		return sinkFault(sinkKafka, err)
 	}
 	s.metrics.delivered(b, s.cfg.Now())

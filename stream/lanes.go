@@ -12,7 +12,8 @@ import (
 // message is a record of the input topic and the fence's mark of its poll.
 type message struct {
 	*kgo.Record
-	mark cache.Mark
+	mark  cache.Mark
+	fence steps // with a tracer only
 }
 
 // lanes are the partitions that are held back: those on a lane, and those whose next message

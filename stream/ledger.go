@@ -200,6 +200,7 @@ type record struct {
 	outcome Outcome
 	ids     idRanges
 	fault   MalformedError // of a malformed message
+	trace   traceContext
 }
 
 // manifestPage bounds how many messages recovery holds in memory.
@@ -210,7 +211,8 @@ func (l *ledger) manifest(ctx context.Context, partition int32, from, to int64) 
 		return fmt.Errorf("read the manifest of partition %d from %d to %d: %w", partition, from, to, err)
 	}
 	rows, err := l.pool.Query(ctx, `
-		SELECT record_offset, outcome, coalesce(feedback_ids::text, '{}'), coalesce(reason, ''), coalesce(error, '')
+		SELECT record_offset, outcome, coalesce(feedback_ids::text, '{}'), coalesce(reason, ''), coalesce(error, ''),
+			coalesce(traceparent, ''), coalesce(tracestate, '')
 		FROM tiffin.trigger
 		WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND record_offset >= $4 AND record_offset < $5
 		ORDER BY record_offset LIMIT $6`, l.group, l.topic, partition, from, to, manifestPage)
@@ -220,7 +222,7 @@ func (l *ledger) manifest(ctx context.Context, partition int32, from, to int64) 
 	var found []record
 	var r record
 	var ids string
-	_, err = pgx.ForEachRow(rows, []any{&r.offset, &r.outcome, &ids, &r.fault.Reason, &r.fault.Text}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&r.offset, &r.outcome, &ids, &r.fault.Reason, &r.fault.Text, &r.trace.parent, &r.trace.state}, func() error {
 		var err error
 		r.ids, err = parseMultirange(ids)
 		found = append(found, r)

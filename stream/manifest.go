@@ -15,14 +15,14 @@ import (
 const copyManifestFrom = 200
 
 const manifestColumns = `consumer_group, topic, partition, record_offset, outcome, restaurant_id, adv_campaign_id, ` +
-	`trigger_datetime_created, fence_lsn, stale, recipients, feedback_ids, reason, error`
+	`trigger_datetime_created, fence_lsn, stale, recipients, feedback_ids, reason, error, traceparent, tracestate`
 
 const insertManifest = `INSERT INTO tiffin.trigger (` + manifestColumns + `)
 	SELECT $1::text, $2::text, u.partition, u.record_offset, u.outcome, u.restaurant_id, u.campaign_id, u.now,
-		u.fence::pg_lsn, u.stale, u.recipients, u.ids::int8multirange, u.reason, u.error
+		u.fence::pg_lsn, u.stale, u.recipients, u.ids::int8multirange, u.reason, u.error, u.traceparent, u.tracestate
 	FROM unnest($3::int4[], $4::int8[], $5::text[], $6::text[], $7::text[], $8::int8[], $9::text[], $10::bool[],
-		$11::int8[], $12::text[], $13::text[], $14::text[])
-	AS u(partition, record_offset, outcome, restaurant_id, campaign_id, now, fence, stale, recipients, ids, reason, error)`
+		$11::int8[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[])
+	AS u(partition, record_offset, outcome, restaurant_id, campaign_id, now, fence, stale, recipients, ids, reason, error, traceparent, tracestate)`
 
 // finish writes the manifest and commits.
 func (w *writer) finish(ctx context.Context, b *batch) (err error) {
@@ -62,7 +62,7 @@ func (w *writer) copyManifest(ctx context.Context, b *batch) error {
 }
 
 func (w *writer) appendManifest(dst []byte, t *trigger) []byte {
-	const columns = 14
+	const columns = 16
 	dst = binary.BigEndian.AppendUint16(dst, columns)
 	dst = appendField(dst, w.group)
 	dst = appendField(dst, w.topic)
@@ -85,9 +85,22 @@ func (w *writer) appendManifest(dst []byte, t *trigger) []byte {
 	dst = appendInt8(dst, int64(t.deliveries()))
 	dst = t.ids.appendMultirange(dst)
 	if t.fault == nil {
+		dst = appendNull(appendNull(dst))
+	} else {
+		dst = appendField(appendField(dst, t.fault.Reason), t.fault.Text)
+	}
+	if t.recipients == nil {
 		return appendNull(appendNull(dst))
 	}
-	return appendField(appendField(dst, t.fault.Reason), t.fault.Text)
+	return appendUnlessEmpty(appendUnlessEmpty(dst, t.context.parent), t.context.state)
+}
+
+// appendUnlessEmpty appends null for no text.
+func appendUnlessEmpty(dst []byte, text string) []byte {
+	if text == "" {
+		return appendNull(dst)
+	}
+	return appendField(dst, text)
 }
 
 // appendKnown appends null for what a malformed message did not tell.
@@ -106,6 +119,7 @@ func (w *writer) manifestParams(b *batch) ([][]byte, error) {
 	restaurants, campaigns, fences := make([]*string, n), make([]*string, n), make([]*string, n)
 	ids, reasons, texts := make([]*string, n), make([]*string, n), make([]*string, n)
 	nows := make([]int64, n)
+	parents, states := make([]*string, n), make([]*string, n)
 	for i, t := range b.triggers {
 		partitions[i], offsets[i], counts[i] = t.partition, t.offset, int64(t.deliveries())
 		outcomes[i], stale[i], nows[i] = string(t.outcome), t.mark.Stale, t.now
@@ -117,6 +131,9 @@ func (w *writer) manifestParams(b *batch) ([][]byte, error) {
 		if len(t.ids) > 0 {
 			text := t.ids.multirange()
 			ids[i] = &text
+		}
+		if t.recipients != nil {
+			parents[i], states[i] = orNull(&t.context.parent), orNull(&t.context.state)
 		}
 		if t.fault != nil {
 			reasons[i], texts[i] = &t.fault.Reason, &t.fault.Text
@@ -139,6 +156,8 @@ func (w *writer) manifestParams(b *batch) ([][]byte, error) {
 		{pgtype.TextArrayOID, ids},
 		{pgtype.TextArrayOID, reasons},
 		{pgtype.TextArrayOID, texts},
+		{pgtype.TextArrayOID, parents},
+		{pgtype.TextArrayOID, states},
 	} {
 		value, err := w.conn.TypeMap().Encode(arg.oid, pgtype.BinaryFormatCode, arg.value, nil)
 		if err != nil {
@@ -147,6 +166,13 @@ func (w *writer) manifestParams(b *batch) ([][]byte, error) {
 		params = append(params, value)
 	}
 	return params, nil
+}
+
+func orNull(text *string) *string {
+	if *text == "" {
+		return nil
+	}
+	return text
 }
 
 // known is null for what a malformed message did not tell.

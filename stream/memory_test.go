@@ -260,7 +260,7 @@ func (m *memory) insert(t *trigger) {
 			t.ids.add(r.id, r.id)
 		}
 	}
-	rec := record{offset: t.offset, outcome: t.outcome, ids: t.ids}
+	rec := record{offset: t.offset, outcome: t.outcome, ids: t.ids, trace: t.context}
 	if t.fault != nil {
 		rec.fault = *t.fault
 	}

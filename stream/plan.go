@@ -36,13 +36,26 @@ type planner struct {
 // plan decides one message, once. The caller owns the recipients. An error is the index's,
 // and no verdict on the message. What takes long to look up is left to findRecipients: the
 // trigger then is cold, and undecided.
-func (p *planner) plan(ctx context.Context, r *kgo.Record, mark cache.Mark) (*trigger, error) {
+func (p *planner) plan(ctx context.Context, m message) (*trigger, error) {
+	trace := p.begin(m)
+	t, err := p.decide(ctx, m.Record, m.mark, trace)
+	if err != nil {
+		trace.failed(err)
+		return nil, err
+	}
+	trace.planned()
+	return t, nil
+}
+
+func (p *planner) decide(ctx context.Context, r *kgo.Record, mark cache.Mark, trace *traced) (*trigger, error) {
 	t := &trigger{
 		partition: r.Partition,
 		offset:    r.Offset,
 		published: r.Timestamp,
 		now:       p.cfg.Now().Unix(),
 		mark:      mark,
+		trace:     trace,
+		context:   trace.context(),
 	}
 	campaign, fault := p.reader.decode(r.Value)
 	t.campaign = campaign
@@ -95,11 +108,11 @@ const bulkyRecord = 32 << 10
 // takes: as a whole, so that neither sink holds a part of it.
 func (p *planner) checkSize(t *trigger, recipients *cache.Recipients) *MalformedError {
 	limit := int(p.topics.output.maxMessage)
-	if n := t.campaign.bound(len(p.topics.input.name), recipients.MaxLen()); n <= min(limit, bulkyRecord) {
+	if n := t.campaign.bound(len(p.topics.input.name), recipients.MaxLen()) + t.context.size(); n <= min(limit, bulkyRecord) {
 		return nil
 	}
 	env := newEnvelope(&t.campaign, t.now)
-	headers := len("trigger") + len(triggerID(p.topics.input.name, t.partition, t.offset)) + 10
+	headers := len("trigger") + len(triggerID(p.topics.input.name, t.partition, t.offset)) + 10 + t.context.size()
 	size := func(client int) int { return recordSize(client, env.maxValue(client), headers) }
 	most := size(recipients.MaxLen())
 	t.bulky = most > bulkyRecord

@@ -122,7 +122,7 @@ func (p *producer) begin() error {
 // sendDeliveries produces the records of recipients [from, to) of a trigger. It returns when
 // all are encoded, not when they are acknowledged: flush waits for that.
 func (p *producer) sendDeliveries(ctx context.Context, t *trigger, env *envelope, from, to int) error {
-	headers := []kgo.RecordHeader{{Key: "trigger", Value: []byte(triggerID(p.topics.input.name, t.partition, t.offset))}}
+	headers := headersOf(triggerID(p.topics.input.name, t.partition, t.offset), t.context)
 	for client := range t.recipients.Range(from, to) {
 		if err := p.records.add(ctx, client, env, headers); err != nil {
 			return err

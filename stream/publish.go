@@ -11,7 +11,9 @@ import (
 //	            leads the group's offset, and offsets move forward only
 //
 // prev is nil for the first batch of a session.
-func (s *session) publish(ctx context.Context, b, prev *batch) error {
+func (s *session) publish(ctx context.Context, b, prev *batch) (err error) {
+	b.timing.kafka.begin(b, s.cfg.Now)
+	defer func() { b.timing.kafka.end(b, s.cfg.Now, err, &b.timing.kafkaErr) }()
 	p, err := s.rotation.take(ctx)
 	if err != nil {
 		return err

@@ -28,6 +28,8 @@ type recovery struct {
 
 	rowsGone, lettersGone remark
 	unknown               unknownMessages
+
+	traces recovered // of the messages in the open transaction
 }
 
 // run sends the missing records in one or more transactions; the last moves the group's
@@ -111,6 +113,7 @@ func (r *recovery) resendDeliveries(ctx context.Context, rec record) error {
 	}
 	found := int64(0)
 	builder := rowBuilder{r: r, rec: rec}
+	r.traces.begin(r.s.cfg, r.partition, &rec, &fields{made: rec.trace})
 	for _, run := range ids {
 		err := r.s.store.rows(ctx, run, func(row row) error {
 			found++
@@ -140,6 +143,7 @@ func (b *rowBuilder) add(ctx context.Context, row row) error {
 		if err := b.r.turn(ctx, position{offset: b.rec.offset, sent: b.rec.ids.before(row.id)}); err != nil {
 			return err
 		}
+		b.r.traces.begin(b.r.s.cfg, b.r.partition, &b.rec, &fields{made: b.rec.trace})
 	}
 	if b.headers == nil || !slices.EqualFunc(b.made[:], row.shared[:], bytes.Equal) {
 		for i, value := range row.shared {
@@ -147,8 +151,7 @@ func (b *rowBuilder) add(ctx context.Context, row row) error {
 		}
 		c, now := row.campaign()
 		b.env = newEnvelope(&c, now)
-		id := triggerID(b.r.s.topics.input.name, b.r.partition, b.rec.offset)
-		b.headers = []kgo.RecordHeader{{Key: "trigger", Value: []byte(id)}}
+		b.headers = headersOf(triggerID(b.r.s.topics.input.name, b.r.partition, b.rec.offset), b.rec.trace)
 	}
 	limit := int(b.r.s.topics.output.maxMessage)
 	if size := b.size(row.client, limit); size > limit {
@@ -201,6 +204,7 @@ func (r *recovery) resendDeadLetter(ctx context.Context, rec record) error {
 	if err := r.count(); err != nil {
 		return err
 	}
+	r.traces.begin(r.s.cfg, r.partition, &rec, &fields{record: came})
 	return r.p.sendDeadLetter(ctx, &trigger{partition: r.partition, offset: rec.offset, fault: &rec.fault, record: came})
 }
 
@@ -239,6 +243,7 @@ func (r *recovery) count() error {
 
 // end gives the producer back, for others to have their turn.
 func (r *recovery) end() {
+	r.traces.end(r.s.cfg.Now, "the rebuilt records were not committed in this attempt")
 	if r.p != nil {
 		r.s.rotation.giveBack(r.p)
 		r.p = nil
@@ -253,6 +258,7 @@ func (r *recovery) commit(ctx context.Context, at position) error {
 	if err := r.s.conclude(ctx, r.p, offsets); err != nil {
 		return err
 	}
+	r.traces.end(r.s.cfg.Now, "")
 	if r.l != nil {
 		r.l.progress.records.Store(r.all)
 	}

@@ -321,6 +321,10 @@ func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 		if faults != nil {
 			return sinkFault(sinkKafka, faults)
 		}
+		var fence steps
+		if s.cfg.Tracer != nil {
+			fence.begun = s.cfg.Now()
+		}
 		s.state.doing(polling, "waiting for the index to reach the source's position (fence)")
 		mark, err := s.fence.Wait(ctx)
 		s.state.doing(polling, "")
@@ -330,8 +334,11 @@ func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 		case err != nil:
 			return fmt.Errorf("fence: %w", err)
 		}
+		if s.cfg.Tracer != nil {
+			fence.ended = s.cfg.Now()
+		}
 		select {
-		case polled <- marked(fetches, mark):
+		case polled <- marked(fetches, mark, fence):
 		case <-ctx.Done():
 			return nil
 		}
@@ -340,9 +347,9 @@ func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 
 // marked notes with each message how far the index had come after it was read: whatever was
 // committed before that is in it.
-func marked(fetches kgo.Fetches, mark cache.Mark) []message {
+func marked(fetches kgo.Fetches, mark cache.Mark, fence steps) []message {
 	messages := make([]message, 0, fetches.NumRecords())
-	fetches.EachRecord(func(r *kgo.Record) { messages = append(messages, message{r, mark}) })
+	fetches.EachRecord(func(r *kgo.Record) { messages = append(messages, message{r, mark, fence}) })
 	return messages
 }
 

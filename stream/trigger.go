@@ -40,6 +40,9 @@ type trigger struct {
 	published time.Time
 	// ids are the feedback rows, in record order; known once they are inserted.
 	ids idRanges
+	// context goes into the output records; trace is the message's span, nil without a tracer.
+	context traceContext
+	trace   *traced
 	// bulky says that a record may come near what a topic takes.
 	bulky bool
 	// cold says that the plan lacks the recipients: they are many, and to be read first.
@@ -84,6 +87,8 @@ type batch struct {
 	users atomic.Int32
 	// rows, if any, counts those that are on their way into the table.
 	rows *atomic.Int64
+	// timing is noted for the messages' spans.
+	timing timing
 }
 
 func newBatch() *batch {
@@ -105,8 +110,9 @@ func (b *batch) leave() {
 	}
 }
 
-// abandon releases the recipients of a batch that nobody uses.
+// abandon releases the recipients of a batch that nobody uses, and ends its spans.
 func (b *batch) abandon() {
+	b.endTraces()
 	for _, t := range b.triggers {
 		t.release()
 	}

@@ -76,7 +76,13 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	parts, err := build(o, registry, ready)
+	tracing, err := newTracing(ctx, o)
+	if err != nil {
+		closeEndpoint(endpoint)
+		return err
+	}
+	defer tracing.close(ctx)
+	parts, err := build(o, registry, ready, tracing.tracer)
 	if err != nil {
 		closeEndpoint(endpoint)
 		return err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"example.com/tiffin/cache"
 	"example.com/tiffin/cdc"
@@ -23,7 +24,7 @@ type parts struct {
 }
 
 // build makes the parts; it connects to nothing.
-func build(o Options, registry *prometheus.Registry, ready *readiness) (*parts, error) {
+func build(o Options, registry *prometheus.Registry, ready *readiness, tracer trace.Tracer) (*parts, error) {
 	p := &parts{ready: ready, feedback: &feedback{settings: o.Settings.Feedback, log: o.Log.With("part", "feedback")}}
 	source := sourceConfig(o, registry)
 	var err error
@@ -45,7 +46,7 @@ func build(o Options, registry *prometheus.Registry, ready *readiness) (*parts, 
 		p.close()
 		return nil, fmt.Errorf("source database: %w", err)
 	}
-	if p.engine, err = stream.New(p.streamConfig(o, registry), p.index, p.reader); err != nil {
+	if p.engine, err = stream.New(p.streamConfig(o, registry, tracer), p.index, p.reader); err != nil {
 		p.close()
 		return nil, fmt.Errorf("stream: %w", err)
 	}
@@ -90,7 +91,7 @@ func sourceConfig(o Options, registry *prometheus.Registry) cdc.Config {
 	}
 }
 
-func (p *parts) streamConfig(o Options, registry *prometheus.Registry) stream.Config {
+func (p *parts) streamConfig(o Options, registry *prometheus.Registry, tracer trace.Tracer) stream.Config {
 	s := o.Settings
 	behind := o.LedgerBehind
 	if behind == "" {
@@ -108,6 +109,7 @@ func (p *parts) streamConfig(o Options, registry *prometheus.Registry) stream.Co
 		UntilNow:              o.UntilNow,
 		Log:                   o.Log.With("part", "stream"),
 		Registerer:            registry,
+		Tracer:                tracer,
 	}
 }
 

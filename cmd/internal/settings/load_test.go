@@ -73,6 +73,7 @@ func TestDefaultsAreThoseOfTheInterface(t *testing.T) {
 		"kafka.sasl": s.Kafka.SASL == SASL{}, "delivery.mode": s.Delivery.Mode == "exactly_once",
 		"delivery.max_transaction_records": s.Delivery.MaxTransactionRecords == 50_000, "index.budget": s.Index.Budget == 256<<20, "index.spill_dir": s.Index.SpillDir == "", "source.failover": !s.Source.Failover,
 		"http.listen": s.HTTP.Listen == "127.0.0.1:9464", "log.level": s.Log.Level == slog.LevelInfo, "log.format": s.Log.Format == "text",
+		"tracing.endpoint": s.Tracing.Endpoint == "", "tracing.sample_ratio": s.Tracing.SampleRatio == 1,
 	}
 	for key, ok := range want {
 		if ok != true {
@@ -96,7 +97,7 @@ func TestEveryKeyIsReadFromTheFileAndFromTheEnvironment(t *testing.T) {
 		"kafka.dead_letter": "dead", "kafka.start": "earliest", "kafka.session_timeout": "6s", "kafka.tls.enabled": "true", "kafka.tls.ca_file": cert, "kafka.tls.cert_file": cert,
 		"kafka.tls.key_file": key, "kafka.sasl.mechanism": "SCRAM-SHA-512", "kafka.sasl.username": "user", "kafka.sasl.password": "0123",
 		"delivery.mode": "at_least_once", "delivery.max_transaction_records": "7", "index.budget": "64KiB", "index.spill_dir": spill, "source.failover": "true", "http.listen": "0.0.0.0:1",
-		"log.level": "debug", "log.format": "json",
+		"log.level": "debug", "log.format": "json", "tracing.endpoint": "https://collector:4318", "tracing.sample_ratio": "0.25",
 	}
 	var yaml strings.Builder
 	var environ []string
@@ -125,10 +126,11 @@ func TestEveryKeyIsReadFromTheFileAndFromTheEnvironment(t *testing.T) {
 		},
 		Delivery: Delivery{Mode: "at_least_once", MaxTransactionRecords: 7},
 		Index:    Index{Budget: 64 << 10, SpillDir: spill}, HTTP: HTTP{Listen: "0.0.0.0:1"}, Log: Log{Level: slog.LevelDebug, Format: "json"},
+		Tracing: Tracing{Endpoint: "https://collector:4318", SampleRatio: 0.25},
 	}
 	for from, s := range map[string]*Settings{"file": load(t, write(t, yaml.String()), nil), "environment": load(t, "", environ)} {
 		if s.Source != want.Source || s.Setup != want.Setup || s.Feedback != want.Feedback || s.Delivery != want.Delivery ||
-			s.Index != want.Index || s.HTTP != want.HTTP || s.Log != want.Log || !slices.Equal(s.Kafka.Brokers, want.Kafka.Brokers) {
+			s.Index != want.Index || s.HTTP != want.HTTP || s.Log != want.Log || s.Tracing != want.Tracing || !slices.Equal(s.Kafka.Brokers, want.Kafka.Brokers) {
 			t.Errorf("from the %s: %+v", from, s)
 		}
 		s.Kafka.Brokers, want.Kafka.Brokers = nil, nil

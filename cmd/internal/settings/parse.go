@@ -18,6 +18,9 @@ import (
 // Bytes is a size.
 type Bytes int64
 
+// Ratio is a number from 0 to 1.
+type Ratio float64
+
 // String returns the size with a binary unit.
 func (b Bytes) String() string { return humanize.IBytes(uint64(max(b, 0))) }
 
@@ -38,6 +41,8 @@ func (k Key) parse(raw []string, into any) error {
 		return parseDuration(text, into)
 	case *Bytes:
 		return parseBytes(text, into)
+	case *Ratio:
+		return parseRatio(text, into)
 	case *slog.Level:
 		return parseLevel(text, into)
 	case *Table:
@@ -135,6 +140,15 @@ func parseBytes(text string, into *Bytes) error {
 		return fmt.Errorf("is %q: want a size above 0 such as 64KiB, 256MiB or 8GiB", text)
 	}
 	*into = Bytes(n)
+	return nil
+}
+
+func parseRatio(text string, into *Ratio) error {
+	ratio, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(ratio >= 0 && ratio <= 1) { // NaN is neither
+		return fmt.Errorf("is %q: want a number from 0 to 1", text)
+	}
+	*into = Ratio(ratio)
 	return nil
 }
 

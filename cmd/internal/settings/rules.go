@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -174,6 +175,18 @@ func listenAddress(text string) error {
 	_, port, err := net.SplitHostPort(text)
 	if err != nil || !validPort(port, 0) {
 		return fmt.Errorf("is %q: want HOST:PORT, :PORT or off", text)
+	}
+	return nil
+}
+
+// collectorURL repeats nothing of what it refuses: it may hold a password.
+func collectorURL(text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "":
+		return errors.New("is no URL of a collector: want http://HOST:PORT or https://HOST:PORT, or off")
+	case u.User != nil:
+		return errors.New("holds a user: give what the collector asks for in the variable OTEL_EXPORTER_OTLP_HEADERS")
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ type Settings struct {
 	Delivery Delivery
 	Index    Index
 	HTTP     HTTP
+	Tracing  Tracing
 	Log      Log
 
 	// Warnings are what Load found odd but not wrong, one sentence each.
@@ -100,6 +101,12 @@ type Index struct {
 // HTTP is the endpoint for probes and metrics.
 type HTTP struct {
 	Listen string // empty: none
+}
+
+// Tracing is where spans go.
+type Tracing struct {
+	Endpoint    string // empty: none
+	SampleRatio Ratio
 }
 
 // Log is what is logged to stderr, and how.

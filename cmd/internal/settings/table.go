@@ -186,6 +186,14 @@ func otherKeys() []Key {
 			Doc: "HOST:PORT of probes and metrics; off for none",
 		},
 		{
+			Name: "tracing.endpoint", Default: "off", off: true, into: func(s *Settings) any { return &s.Tracing.Endpoint }, check: collectorURL,
+			Doc: "URL of an OpenTelemetry collector that takes OTLP over HTTP (http://HOST:4318): a span for each campaign message and its steps, and its context in the output records' headers; off for neither",
+		},
+		{
+			Name: "tracing.sample_ratio", Default: "1", into: func(s *Settings) any { return &s.Tracing.SampleRatio },
+			Doc: "of the campaign messages that bring no trace context, how many are traced, from 0 to 1; the others follow their publisher's decision",
+		},
+		{
 			Name: "log.level", Default: "info", into: func(s *Settings) any { return &s.Log.Level },
 			Doc: "debug, info, warn or error",
 		},
