@@ -6,6 +6,7 @@ import "context"
 // a server that hears nothing for wal_sender_timeout would end the stream. It listens for a
 // status also while it waits to send. The position is still that of the transaction before.
 func (s *session) breathe(ctx context.Context) {
+	s.pulse.Beat()
 	now := s.cfg.Now()
 	if now.Sub(s.lastStatus) < s.statusEvery {
 		return

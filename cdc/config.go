@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.com/tiffin/internal/dsn"
+	"example.com/tiffin/internal/pulse"
 )
 
 // Setup says what the reader may create on the source database.
@@ -68,6 +69,8 @@ type Config struct {
 	Metrics *Metrics         // nil: none
 	Now     func() time.Time // default: time.Now
 	Rand    func() float64   // in [0, 1), jitter of the backoff; default: math/rand/v2
+
+	pulse *pulse.Pulse // of a load; nil for one that nobody looks at
 }
 
 // slotName is what Postgres accepts (ReplicationSlotValidateName in slot.c).

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/tiffin/cache"
+	"example.com/tiffin/internal/pulse"
 )
 
 // rangePages is the share of a table that one COPY reads: 64 MB at 8 kB a page, about a
@@ -96,7 +97,7 @@ func copyAll(ctx context.Context, cfg *Config, first *pgx.Conn, snapshot string,
 	worker := func(conn *pgx.Conn) error {
 		batch := into.Batch()
 		for statement := range work {
-			if err := copyRange(ctx, conn, statement, batch, &nulls); err != nil {
+			if err := copyRange(ctx, conn, statement, batch, &nulls, cfg.pulse); err != nil {
 				return loadError(table.relation.name, err)
 			}
 		}
@@ -168,9 +169,10 @@ func copyStatements(t *tableFacts) []string {
 
 // copyRange reads one range. The index is built on the same goroutine: meanwhile the server
 // writes into the connection's buffers.
-func copyRange(ctx context.Context, conn *pgx.Conn, statement string, into *cache.Batch, nulls *atomic.Int64) error {
+func copyRange(ctx context.Context, conn *pgx.Conn, statement string, into *cache.Batch, nulls *atomic.Int64, alive *pulse.Pulse) error {
 	var rows copyRows
 	add := func(id int64, restaurant, client []byte) error {
+		alive.Beat()
 		if restaurant == nil || client == nil {
 			nulls.Add(1)
 			restaurant, client = nothing, nothing

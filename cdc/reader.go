@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"example.com/tiffin/cache"
+	"example.com/tiffin/internal/pulse"
 )
 
 // Backoff between sessions: from a blip to a long outage.
@@ -38,6 +39,9 @@ type Reader struct {
 	idx Index
 
 	state   state
+	pulses  pulse.Pulses
+	pulse   *pulse.Pulse // of Run's goroutine, and of a load's
+	warding *pulse.Pulse // of the warden
 	gate    gate
 	asks    asks
 	freshAt atomic.Int64            // Unix nanoseconds: the index had all acknowledged before
@@ -63,6 +67,8 @@ func New(cfg Config, src *Source, idx Index) (*Reader, error) {
 		return nil, fmt.Errorf("cdc config: %w", err)
 	}
 	r := &Reader{cfg: cfg.withDefaults(), src: src, idx: idx}
+	r.pulse, r.warding = r.pulses.New("source: the reader"), r.pulses.New("source: the warden of the slot")
+	r.cfg.pulse = r.pulse
 	r.asks.question = src.flushed
 	if r.cfg.Fence == FenceEmit {
 		r.asks.question = src.emitted
@@ -76,12 +82,14 @@ func New(cfg Config, src *Source, idx Index) (*Reader, error) {
 // index was in sync for the first time any that errors.Is ErrPermanent, later only too many
 // rebuilds. Call it once.
 func (r *Reader) Run(ctx context.Context) error {
+	defer r.pulse.Rest()
 	for attempt := 0; ; attempt++ {
+		r.pulse.Beat()
 		from := r.pos.applied
 		err := r.session(ctx)
 		if ctx.Err() != nil {
 			r.state.say("stopped")
-			return nil //nolint:nilerr // asked to stop: what the session said of it is no fault
+			return nil
 		}
 		if r.settled || r.pos.applied > from { // progress is no failed attempt
 			attempt, r.settled = 0, false
@@ -114,6 +122,10 @@ func (r *Reader) Abandon(ctx context.Context) error {
 // Reasons says why the index is not in sync with the source, each with its fix where there
 // is one; empty when it is. Safe for concurrent use.
 func (r *Reader) Reasons() []string { return r.state.reasons() }
+
+// Hangs names what has shown no sign of life for longer than it may; whoever wants to know must ask
+// every few seconds. Safe for concurrent use.
+func (r *Reader) Hangs(now time.Time) []string { return r.pulses.Hangs(now) }
 
 func permanent(err error) bool { return errors.Is(err, ErrPermanent) }
 
@@ -177,7 +189,9 @@ func (r *Reader) session(ctx context.Context) error {
 	}
 	r.state.say("preparing publication and slot (a new slot waits for the transactions that run)")
 	p := prepared{useless: r.useless}
+	r.pulse.Await(slotLimit + pulse.Limit)
 	err = p.prepare(ctx, &r.cfg, conn)
+	r.pulse.Beat()
 	r.made = r.made || p.made
 	if err == nil {
 		err = p.ensureFailover(ctx, &r.cfg, repl)

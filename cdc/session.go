@@ -167,6 +167,7 @@ func (s *session) follow(ctx context.Context) error {
 
 // attend does what is not reading: every attendEvery, and when the owner was roused.
 func (s *session) attend(ctx context.Context) error {
+	s.pulse.Beat()
 	now := s.cfg.Now()
 	if err := s.wire.calm(time.Now().Add(attendEvery)); err != nil {
 		return err

@@ -21,7 +21,9 @@ func (s *session) warden(ctx context.Context, conn *pgx.Conn) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	s.retained = newRetention()
+	defer s.warding.Rest()
 	for {
+		s.warding.Beat()
 		if err := s.inspect(ctx, conn); err != nil {
 			s.fail(err)
 			return

@@ -2,6 +2,9 @@ package stream
 
 import (
 	"context"
+	"time"
+
+	"example.com/tiffin/internal/pulse"
 )
 
 const (
@@ -11,6 +14,9 @@ const (
 	// batchTriggers bounds a batch of messages that deliver little or nothing, and what a poll
 	// holds in memory: a transaction costs the broker some 20 ms of CPU, however small it is.
 	batchTriggers = 10_000
+	// lookupLimit is how long a lookup may take: it may read all of a restaurant from a source that has
+	// no index for it, or that holds the table locked for a while.
+	lookupLimit = 30 * time.Minute
 )
 
 // deliverAll plans what was polled and writes it to Postgres, batch after batch, while the
@@ -130,6 +136,7 @@ func (s *session) planNext(ctx context.Context, m message) (*trigger, error) {
 		return nil, nil
 	}
 	s.state.doing(delivering, "looking up subscribers (index)")
+	s.state.writer.Await(lookupLimit)
 	return s.planner.plan(ctx, m)
 }
 
@@ -141,6 +148,7 @@ func (s *session) send(b *batch) (*batch, error) {
 		return b, nil
 	}
 	s.state.doing(delivering, "waiting for the brokers to commit earlier batches")
+	s.state.writer.Await(2 * pulse.Limit) // the publishers show signs of life themselves
 	select {
 	case s.slots <- struct{}{}:
 	case <-s.work.Done():
@@ -160,6 +168,7 @@ func (s *session) send(b *batch) (*batch, error) {
 		return sinkFault(sinkKafka, s.publish(s.work, b, prev))
 	})
 	s.state.doing(delivering, "waiting for the feedback database")
+	s.state.writer.Await(pulse.Limit + 3*timeoutOf(b.deliveries))
 	b.timing.postgres.begin(b, s.cfg.Now)
 	err := s.storeBatch(s.work, b)
 	b.timing.postgres.end(b, s.cfg.Now, err, &b.timing.postgresErr)

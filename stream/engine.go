@@ -54,6 +54,10 @@ func New(cfg Config, index Index, fence Fence) (*Engine, error) {
 // Reasons says why nothing is being delivered; empty when all is well.
 func (e *Engine) Reasons() []string { return e.state.reasons() }
 
+// Hangs names what has shown no sign of life for longer than it may; whoever wants to know must ask
+// every few seconds.
+func (e *Engine) Hangs(now time.Time) []string { return e.state.pulses.Hangs(now) }
+
 // Progress tells how far the large deliveries under way are, a line each.
 func (e *Engine) Progress() []string { return e.state.progress() }
 
@@ -73,7 +77,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		until = &goal{}
 	}
 	pause := firstPause
+	defer e.state.session.Rest()
 	for {
+		e.state.session.Beat()
 		err := e.session(ctx, until)
 		if err == nil {
 			return nil

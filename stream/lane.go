@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"example.com/tiffin/internal/pulse"
 )
 
 // maxLanes bounds how many partitions are on lanes of their own. Beside them one recovery may be
@@ -20,6 +22,7 @@ type lane struct {
 	cut context.Context //nolint:containedctx // it ends with the lane
 	// progress is told to people.
 	progress *progress
+	pulse    *pulse.Pulse
 }
 
 // errCut says that a lane stopped before its end.
@@ -69,8 +72,10 @@ func (s *session) drive(cl *claim, what string, run func(*lane) error) error {
 	cut, cancel := context.WithCancel(s.cutting)
 	defer cancel()
 	s.claims.onGive(cl, cancel)
-	l := &lane{claim: cl, cut: cut, progress: s.state.began(what)}
+	l := &lane{claim: cl, cut: cut, progress: s.state.began(what), pulse: s.state.pulses.New("stream: the lane of " + what)}
 	defer s.state.finished(l.progress)
+	defer s.state.pulses.Remove(l.pulse)
+	l.pulse.Beat()
 	err := run(l)
 	switch {
 	case err == nil:
@@ -93,6 +98,7 @@ func (s *session) readLarge(l *lane, b *batch, m message) error {
 	}
 	l.progress.reading.Store(true)
 	defer l.progress.reading.Store(false)
+	l.pulse.Await(lookupLimit)
 	if err := s.planner.findRecipients(l.cut, t, m.Record); err != nil {
 		return err
 	}
@@ -109,6 +115,7 @@ func (s *session) deliverLarge(l *lane, b, before *batch) error {
 			return err
 		}
 	}
+	l.pulse.Await(pulse.Limit + 3*timeoutOf(b.deliveries))
 	at := &b.timing
 	at.postgres.begin(b, s.cfg.Now)
 	err := s.storeLarge(l, b)
@@ -159,6 +166,7 @@ func (s *session) sendLarge(l *lane, t *trigger) error {
 		if l.cut.Err() != nil {
 			return errCut
 		}
+		l.pulse.Beat()
 		to := min(from+s.cfg.MaxTransactionRecords, total)
 		at := position{offset: t.offset, sent: int64(to)}
 		if to == total {

@@ -226,6 +226,9 @@ func (r *recovery) begin(ctx context.Context) error {
 		return err
 	}
 	r.p, r.out = p, 0
+	if r.l != nil {
+		r.l.pulse.Beat()
+	}
 	return nil
 }
 

@@ -252,8 +252,10 @@ func (s *session) run(ctx context.Context) error {
 	}
 	defer context.AfterFunc(s.work, stop)()
 	defer context.AfterFunc(active, func() {
+		s.state.session.Beat() // it must come to its end now
 		s.state.enter("finishing what is in hand")
 	})()
+	s.state.session.Rest()
 
 	polled := make(chan []message)
 	s.spawn(func() error { return s.poll(active, polled) })

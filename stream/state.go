@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"example.com/tiffin/internal/pulse"
 )
 
 // slowStep is how long a step may take before it is a reason not to be ready.
@@ -25,6 +27,11 @@ type state struct {
 	waits  map[int32]string  // partition -> why it waits while others go on
 	moved  bool              // something was delivered since the last fault
 	handed int               // batches that only the brokers have yet to commit
+
+	pulses pulse.Pulses
+	// session is the pulse of what opens and ends sessions, writer of what plans and writes batches,
+	// publisher of what brings them to the brokers.
+	session, writer, publisher *pulse.Pulse
 }
 
 // step is what a goroutine waits for, and since when.
@@ -41,7 +48,9 @@ const (
 )
 
 func newState(now func() time.Time) *state {
-	return &state{now: now, phase: "starting", probes: map[string]string{}, waits: map[int32]string{}}
+	s := &state{now: now, phase: "starting", probes: map[string]string{}, waits: map[int32]string{}}
+	s.session, s.writer, s.publisher = s.pulses.New("stream: the session"), s.pulses.New("stream: the writer"), s.pulses.New("stream: the publishers")
+	return s
 }
 
 // enter says what the session is at before it delivers.
@@ -67,12 +76,21 @@ func (s *state) ended(err error) {
 	clear(s.probes)
 	clear(s.waits)
 	s.handed = 0
+	s.writer.Rest()
+	s.publisher.Rest()
 }
 
 // doing says what a goroutine waits for; empty for messages.
 func (s *state) doing(who int, what string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	switch {
+	case who != delivering:
+	case what == "":
+		s.writer.Rest()
+	default:
+		s.writer.Beat()
+	}
 	if s.steps[who].what != what {
 		s.steps[who] = step{what, s.now()}
 	}
@@ -82,6 +100,7 @@ func (s *state) doing(who int, what string) {
 func (s *state) stored() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.publisher.Beat()
 	if s.handed++; s.handed == 1 {
 		s.steps[publishing] = step{"waiting for the brokers to commit", s.now()}
 	}
@@ -99,7 +118,9 @@ func (s *state) published() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.moved = true
+	s.publisher.Beat()
 	if s.handed--; s.handed == 0 {
+		s.publisher.Rest()
 		s.steps[publishing].what = ""
 	}
 	s.steps[publishing].since = s.now()

@@ -108,6 +108,7 @@ func (s *session) catchUp(cl *claim, r *recovery) error {
 
 // inTurn runs one recovery after the other.
 func (s *session) inTurn(l *lane, r *recovery) error {
+	l.pulse.Rest() // behind the recovery of another partition
 	select {
 	case s.recovering <- struct{}{}:
 		defer func() { <-s.recovering }()

@@ -45,6 +45,7 @@ type Options struct {
 	Notify func(state string)
 
 	spoil func(cdc.Index) cdc.Index // a test's way to lose what an audit must find
+	now   func() time.Time          // by which one hangs; nil for time.Now
 }
 
 // errFinished ends the group when the stream has nothing more to do.
@@ -59,7 +60,10 @@ func Run(ctx context.Context, o Options) error {
 	if registry == nil {
 		registry = httpd.NewRegistry(o.Version)
 	}
-	ready := &readiness{}
+	ready := &readiness{now: o.now}
+	if ready.now == nil {
+		ready.now = time.Now
+	}
 	ready.register(registry)
 	audits := &audits{}
 	manifest, err := newManifest(ctx, o.Settings)
@@ -195,7 +199,11 @@ func (p *parts) watch(ctx context.Context, o Options) error {
 	manager := notices{tell: o.Notify}
 	for {
 		reasons := p.ready.Reasons()
-		manager.look(reasons)
+		hangs := p.ready.Hangs()
+		manager.look(reasons, hangs)
+		if len(hangs) > 0 {
+			o.Log.Error("a part of the daemon hangs: only a restart can help", "hangs", strings.Join(hangs, "; "))
+		}
 		is := len(reasons) == 0
 		switch {
 		case is && !was:

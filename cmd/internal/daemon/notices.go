@@ -18,18 +18,25 @@ type notices struct {
 	status string             // told last
 }
 
-// look is called at every look at readiness. A daemon that hangs does not come here: the watchdog
-// of the service manager notices.
-func (n *notices) look(reasons []string) {
+// look is called at every look at readiness. While something hangs nothing says alive, and the
+// watchdog of the service manager ends the daemon; the same if nobody comes here any more.
+func (n *notices) look(reasons, hangs []string) {
 	if n.tell == nil {
 		return
 	}
-	states := []string{"WATCHDOG=1"}
+	var states []string
 	status := "ready"
-	if len(reasons) > 0 {
+	switch {
+	case len(hangs) > 0:
+		status = strings.Join(hangs, "; ")
+	case len(reasons) > 0:
 		status = "not ready: " + strings.Join(reasons, "; ")
 	}
+	if len(hangs) == 0 {
+		states = append(states, "WATCHDOG=1")
+	}
 	switch {
+	case len(hangs) > 0:
 	case len(reasons) == 0 && !n.ready:
 		n.ready = true
 		states = append(states, "READY=1")
@@ -40,7 +47,9 @@ func (n *notices) look(reasons []string) {
 		n.status = status
 		states = append(states, "STATUS="+strings.ReplaceAll(status, "\n", " "))
 	}
-	n.tell(strings.Join(states, "\n"))
+	if len(states) > 0 {
+		n.tell(strings.Join(states, "\n"))
+	}
 }
 
 // noticeStop tells that the daemon was asked to stop.

@@ -3,18 +3,21 @@ package daemon
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // reasoner is a part that can say why it is not ready.
 type reasoner interface {
-	Reasons() []string // empty: ready; safe for concurrent use
+	Reasons() []string            // empty: ready; safe for concurrent use
+	Hangs(now time.Time) []string // what shows no sign of life; likewise
 }
 
 // readiness gathers the reasons of all parts. Before the parts exist, and once the daemon
 // stops, it has a reason of its own. Safe for concurrent use.
 type readiness struct {
+	now      func() time.Time
 	mu       sync.Mutex
 	parts    []reasoner
 	stopping bool
@@ -37,6 +40,18 @@ func (r *readiness) Reasons() []string {
 		reasons = append(reasons, part.Reasons()...)
 	}
 	return slices.Compact(reasons)
+}
+
+// Hangs returns what shows no sign of life: only a restart can help. It must be asked for every few
+// seconds (watch does).
+func (r *readiness) Hangs() (hangs []string) {
+	r.mu.Lock()
+	parts := r.parts
+	r.mu.Unlock()
+	for _, part := range parts {
+		hangs = append(hangs, part.Hangs(r.now())...)
+	}
+	return hangs
 }
 
 // register makes readiness a metric: an alert needs no second way to ask.

@@ -27,6 +27,7 @@ import (
 type Readiness interface {
 	Reasons() []string  // empty: ready
 	Progress() []string // what takes its time, a line each
+	Hangs() []string    // what shows no sign of life; empty: the process works
 }
 
 // Config is what a Server serves, and where.
@@ -158,15 +159,22 @@ type state struct {
 	Progress []string `json:"progress,omitempty"`
 }
 
-func (s *Server) livez(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK) }
+// livez answers 503 when something hangs, which only a restart can help: its reasons are then what
+// hangs. Not being ready is no fault of the process.
+func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
+	if hangs := s.cfg.Readiness.Hangs(); len(hangs) > 0 {
+		s.answer(w, http.StatusServiceUnavailable, hangs)
+		return
+	}
+	s.answer(w, http.StatusOK, s.cfg.Readiness.Reasons())
+}
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	s.answer(w, http.StatusServiceUnavailable)
+	s.answer(w, http.StatusServiceUnavailable, s.cfg.Readiness.Reasons())
 }
 
 // answer writes the state; unready is the status when there are reasons.
-func (s *Server) answer(w http.ResponseWriter, unready int) {
-	reasons := s.cfg.Readiness.Reasons()
+func (s *Server) answer(w http.ResponseWriter, unready int, reasons []string) {
 	status := http.StatusOK
 	if len(reasons) > 0 {
 		status = unready

@@ -19,11 +19,38 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type reasons struct {
 	list     atomic.Pointer[[]string]
 	progress []string
+	hangs    atomic.Pointer[[]string]
 }
 
 func (r *reasons) set(list ...string) { r.list.Store(&list) }
 func (r *reasons) Reasons() []string  { return *r.list.Load() }
 func (r *reasons) Progress() []string { return r.progress }
+
+func (r *reasons) Hangs() []string {
+	if list := r.hangs.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+
+// A process that waits is alive, whatever it waits for; one that hangs is not, and says what does.
+func TestLivenessEndsWhenSomethingHangs(t *testing.T) {
+	t.Parallel()
+	var state reasons
+	state.set("source: connecting")
+	base, client, _ := serve(t, &state)
+	if status, body, _ := get(t, client, base+"/livez"); status != http.StatusOK || !strings.Contains(body, "connecting") {
+		t.Errorf("waiting: %d %s", status, body)
+	}
+	state.hangs.Store(&[]string{"source: the reader hangs"})
+	if status, body, _ := get(t, client, base+"/livez"); status != http.StatusServiceUnavailable || body != `{"ready":false,"reasons":["source: the reader hangs"]}`+"\n" {
+		t.Errorf("hanging: %d %s", status, body)
+	}
+	state.hangs.Store(nil)
+	if status, _, _ := get(t, client, base+"/livez"); status != http.StatusOK {
+		t.Errorf("alive again: %d", status)
+	}
+}
 
 // serve runs a server for the time of the test, and returns a client that keeps no connection.
 func serve(t *testing.T, readiness Readiness) (base string, client *http.Client, stop func() error) {
