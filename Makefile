@@ -18,7 +18,7 @@ STAMP := $(shell git log -1 --format="$$(git describe --tags --always --dirty 2>
 
 .PHONY: help
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## ./bin/tiffin, ./bin/slotsetup and ./bin/bench
@@ -105,6 +105,21 @@ licences: bin/go-licenses-$(GO_LICENSES_VERSION) ## every dependency has a licen
 	@./$< check --ignore example.com/tiffin --ignore github.com/xi2/xz --allowed_licenses=$(LICENCES) ./cmd/... 2>bin/licences.log || \
 	  { grep -v '^W' bin/licences.log; exit 1; }
 	@echo 'only $(LICENCES)'
+
+.PHONY: man
+man: build ## ./bin/man: a manual page for each command of the three programs
+	rm -rf bin/man
+	./bin/tiffin man bin/man && ./bin/slotsetup man bin/man && ./bin/bench man bin/man
+
+# xi2/xz, in the public domain, is copied by hand.
+.PHONY: licence-texts
+licence-texts: bin/go-licenses-$(GO_LICENSES_VERSION) ## ./bin/licences: the licence of every dependency, for the archives
+	@rm -rf bin/licences
+	@./$< save --ignore example.com/tiffin --ignore github.com/xi2/xz --save_path bin/licences ./cmd/... 2>bin/licences.log || \
+	  { grep -v '^W' bin/licences.log; exit 1; }
+	@mkdir -p bin/licences/github.com/xi2/xz && cp "$$(go list -m -f '{{.Dir}}' github.com/xi2/xz)/LICENSE" bin/licences/github.com/xi2/xz/
+	@chmod -R u+w bin/licences
+	@echo "$$(find bin/licences -type f | wc -l) files"
 
 .PHONY: vulnerabilities
 vulnerabilities: bin/govulncheck-$(GOVULNCHECK_VERSION) ## no known vulnerability is called; a visible skip where their database cannot be reached

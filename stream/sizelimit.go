@@ -72,7 +72,7 @@ const guessAgain = 10 * time.Minute
 // recoveries and large campaigns of other partitions have their turn meanwhile.
 func (s *session) awaitLimit(l *lane, e *oversizeError) error {
 	s.lanes.rest(l.claim.partition)
-	l.pulse.Rest() // readiness tells of it
+	l.pulse.Rest()                                 // readiness tells of it
 	s.log.Error("a partition waits: " + e.Error()) //nolint:sloglint // the words of readiness
 	s.state.stuck(l.claim.partition, e.Error())
 	defer s.state.stuck(l.claim.partition, "")

@@ -28,6 +28,8 @@ func TestExitStatus(t *testing.T) {
 	}{
 		{[]string{"list"}, command.ExitOK},
 		{[]string{"--help"}, command.ExitOK},
+		{[]string{"completion", "bash"}, command.ExitOK},
+		{[]string{"__complete", "thr"}, command.ExitOK},
 		{nil, command.ExitUsage},
 		{[]string{"no-such"}, command.ExitUsage},
 		{[]string{"list", "x"}, command.ExitUsage},
@@ -59,5 +61,14 @@ func TestNoFlagTakesASecret(t *testing.T) {
 	t.Parallel()
 	if found := commandtest.SecretFlags(newRootCommand()); len(found) > 0 {
 		t.Errorf("%q would show a secret to everyone who lists processes", found)
+	}
+}
+
+func TestScenariosAreCompleted(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	benchRun(t, &out, io.Discard, "__complete", "latency", "")
+	if text := out.String(); !strings.Contains(text, "throughput\t") || !strings.Contains(text, "all\t") || strings.Contains(text, "latency\t") {
+		t.Errorf("beside latency: %s", text)
 	}
 }

@@ -65,7 +65,8 @@ scenarios start their own all the same, because they configure, stop or kill the
 		}
 		return f.run(cmd.Context(), cmd, names)
 	}
-	return command.Root(root, newListCommand(&f), command.VersionCommand("bench"))
+	root.ValidArgsFunction = completeScenarios
+	return command.Root(root, newListCommand(&f))
 }
 
 func (f *flags) peersFlag(of *cobra.Command) {
@@ -161,6 +162,17 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	return write(file)
+}
+
+// completeScenarios completes the names of those that are not on the line yet.
+func completeScenarios(_ *cobra.Command, named []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var names []cobra.Completion
+	for _, s := range scenarios() {
+		if !slices.Contains(named, s.Name) {
+			names = append(names, cobra.CompletionWithDesc(s.Name, s.Summary))
+		}
+	}
+	return append(names, cobra.CompletionWithDesc(all, "every scenario")), cobra.ShellCompDirectiveNoFileComp
 }
 
 func checkScenarios(cmd *cobra.Command, names []string) error {

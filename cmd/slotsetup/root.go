@@ -20,7 +20,6 @@ setup.dsn (default: source.dsn) as the table's owner or a superuser.`,
 		newApplyCommand(),
 		newStatusCommand(),
 		newDropCommand(),
-		command.VersionCommand("slotsetup"),
 	)
 }
 

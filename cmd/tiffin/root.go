@@ -23,6 +23,5 @@ a crash.`,
 		newExplainCommand(),
 		newVerifyCommand(),
 		newAuditCommand(),
-		command.VersionCommand("tiffin"),
 	)
 }

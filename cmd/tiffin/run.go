@@ -36,6 +36,8 @@ process with status 1, a fault in the settings with status 2.
 		"when Kafka is ahead of the ledger (the feedback database was restored): stop, skip (the rows stay missing) or replay (records come twice)")
 	reset := cmd.Flags().String("input-reset", string(stream.InputStop),
 		"when the input topic was deleted and created again, or lost its end: stop, or anew (the old manifest is set aside)")
+	command.Choices(cmd, "ledger-behind", stream.LedgerStop, stream.LedgerSkip, stream.LedgerReplay)
+	command.Choices(cmd, "input-reset", stream.InputStop, stream.InputAnew)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		err := errors.Join(
 			oneOf("--ledger-behind", *behind, stream.LedgerStop, stream.LedgerSkip, stream.LedgerReplay),

@@ -68,16 +68,16 @@ func isUsage(err error) bool {
 }
 
 // Root completes a program's first command: faults of flags are of usage, and Run prints faults, once.
-// A root that does nothing by itself asks for a command.
+// A root that does nothing by itself asks for a command. Every program has version, completion and man.
 func Root(root *cobra.Command, commands ...*cobra.Command) *cobra.Command {
 	root.SilenceErrors = true
 	root.SilenceUsage = true
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(Usage)
 	if root.RunE == nil {
 		root.Args = Args(cobra.NoArgs)
 		root.RunE = func(cmd *cobra.Command, _ []string) error { return Usage(cmd, errors.New("name a command")) }
 	}
 	root.AddCommand(commands...)
+	root.AddCommand(versionCommand(root.Name()), completionCommand(root.Name()), manCommand(root.Name()))
 	return root
 }

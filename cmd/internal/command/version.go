@@ -48,8 +48,8 @@ func buildFrom(stamp string, info *debug.BuildInfo) Build {
 	return b
 }
 
-// VersionCommand is the command "version" of a program.
-func VersionCommand(program string) *cobra.Command {
+// versionCommand is the command "version" of a program.
+func versionCommand(program string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Print version, commit and build date",
