@@ -4,6 +4,8 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 GO_LICENSES_VERSION := v1.6.0
 GOVULNCHECK_VERSION := v1.9.0
+COMPOSE_SPEC_VERSION := v2.16.2
+KUBERNETES_VALIDATE_VERSION := 1.37.0
 
 # The race detector needs cgo, and that a C compiler; without one the tests run all the same.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
@@ -84,7 +86,7 @@ exactness: ## 100,000 changes and 50,000 campaigns' questions for each replica i
 	EXACTNESS=full go test -count=1 -run '^TestExactness$$' -v -timeout 60m ./cdc/
 
 .PHONY: deploy-check
-deploy-check: ## validate deploy/ by promtool, systemd-analyze, …: those that the machine has
+deploy-check: bin/compose-spec-$(COMPOSE_SPEC_VERSION) bin/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) ## validate deploy/, each file by its own tool
 	sh deploy/check.sh
 
 # The log stays out of the repository. With a seed (SEED=…) the same faults come again.
@@ -139,6 +141,16 @@ bin/golangci-lint-$(GOLANGCI_LINT_VERSION):
 bin/go-licenses-$(GO_LICENSES_VERSION):
 	GOBIN=$(CURDIR)/bin go install github.com/google/go-licenses@$(GO_LICENSES_VERSION)
 	mv bin/go-licenses $@
+
+# The loader that docker compose is made of.
+bin/compose-spec-$(COMPOSE_SPEC_VERSION):
+	GOBIN=$(CURDIR)/bin/compose go install github.com/compose-spec/compose-go/v2/cmd@$(COMPOSE_SPEC_VERSION)
+	mv bin/compose/cmd $@ && ln -sf $(notdir $@) bin/compose-spec
+
+# Where it cannot be had, deploy/check.sh says so.
+bin/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION):
+	if python3 -m venv $@ && $@/bin/pip install -q kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION); \
+	  then ln -sf $(notdir $@)/bin/kubernetes-validate bin/kubernetes-validate; else rm -rf $@; fi
 
 bin/govulncheck-$(GOVULNCHECK_VERSION):
 	GOBIN=$(CURDIR)/bin go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
