@@ -53,8 +53,7 @@ mutant fence-behind-the-poll session.go 'fetches := s.cl.PollRecords(ctx, most)
 		if faults != nil {
 			return sinkFault(sinkKafka, faults)
 		}
-		s.state.doing(polling, "waiting for the index to reach the source'\''s position (fence)")
-		mark, err := s.fence.Wait(ctx)' 'mark, err := s.fence.Wait(ctx)
+		mark, fence, err := s.raise(ctx)' 'mark, fence, err := s.raise(ctx)
 		fetches := s.cl.PollRecords(ctx, most)
 		if ctx.Err() != nil {
 			return nil
@@ -65,16 +64,18 @@ mutant fence-behind-the-poll session.go 'fetches := s.cl.PollRecords(ctx, most)
 		})
 		if faults != nil {
 			return sinkFault(sinkKafka, faults)
-		}
-		s.state.doing(polling, "waiting for the index to reach the source'\''s position (fence)")' FenceIsRaisedBehind
+		}' FenceIsRaisedBehind
 mutant others-goal-is-in-both-sinks goal.go 'group, err := s.groupOffsets(ctx)' 'group, err := s.store.positions(ctx)' CrashInRecovery
 mutant anew-is-a-new-entry inputlog.go 'return in.start, s.beginAnew(ctx, partition, e.epoch, 0, in.start)' 'return in.start, nil' CrashInAChoice
 # What is a rule of the statements needs a real Postgres, and its tests a real Kafka.
 need_servers
+mutant rebuilt-records-keep-their-context recovery.go 'b.rec.offset), b.rec.trace)' 'b.rec.offset), traceContext{})' RebuiltRecordsKeepTheirContext
 mutant epoch-is-checked writer.go 'AND p.epoch = n.epoch AND' 'AND' FencedProcessWritesNothing
 mutant claim-raises-the-epoch ledger.go 'SET epoch = epoch + 1, owner = $4' 'SET owner = $4' FencedProcessWritesNothing
 mutant next-offset-is-as-expected writer.go 'AND p.next_offset = n.expected' '' LedgerMovesOnlyFromWhereItIsExpected
-mutant manifest-with-its-rows writer.go 'p.command("manifest", int64(len(b.triggers)), params...)
+mutant manifest-with-its-rows manifest.go 'if params != nil {
+		p.command("manifest", int64(len(b.triggers)), params...)
+	}
 	p.command("commit", -1)' 'p.command("commit", -1)
 	p.command("manifest", int64(len(b.triggers)), params...)' CrashAtEveryStatement
 mutant ledger-with-its-rows writer.go 'p.number("currval", &last, []byte(w.sequence))

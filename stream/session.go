@@ -323,21 +323,12 @@ func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 		if faults != nil {
 			return sinkFault(sinkKafka, faults)
 		}
-		var fence steps
-		if s.cfg.Tracer != nil {
-			fence.begun = s.cfg.Now()
-		}
-		s.state.doing(polling, "waiting for the index to reach the source's position (fence)")
-		mark, err := s.fence.Wait(ctx)
-		s.state.doing(polling, "")
+		mark, fence, err := s.raise(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
 			return fmt.Errorf("fence: %w", err)
-		}
-		if s.cfg.Tracer != nil {
-			fence.ended = s.cfg.Now()
 		}
 		select {
 		case polled <- marked(fetches, mark, fence):
@@ -345,6 +336,20 @@ func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 			return nil
 		}
 	}
+}
+
+// raise waits for the fence; with a tracer it notes when.
+func (s *session) raise(ctx context.Context) (mark cache.Mark, at steps, err error) {
+	if s.cfg.Tracer != nil {
+		at.begun = s.cfg.Now()
+	}
+	s.state.doing(polling, "waiting for the index to reach the source's position (fence)")
+	mark, err = s.fence.Wait(ctx)
+	s.state.doing(polling, "")
+	if s.cfg.Tracer != nil {
+		at.ended = s.cfg.Now()
+	}
+	return mark, at, err
 }
 
 // marked notes with each message how far the index had come after it was read: whatever was
