@@ -42,7 +42,7 @@ mutant recovery-joins-nobody-again recovery.go 'found++
 				row.client = bytes.Clone(id)
 			}
 '
-mutant fence-behind-the-poll session.go 'fetches := s.cl.PollRecords(ctx, most)
+mutant fence-behind-the-poll session.go 'fetches := s.cl.PollRecords(ctx, batchTriggers)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -54,7 +54,7 @@ mutant fence-behind-the-poll session.go 'fetches := s.cl.PollRecords(ctx, most)
 			return sinkFault(sinkKafka, faults)
 		}
 		mark, fence, err := s.raise(ctx)' 'mark, fence, err := s.raise(ctx)
-		fetches := s.cl.PollRecords(ctx, most)
+		fetches := s.cl.PollRecords(ctx, batchTriggers)
 		if ctx.Err() != nil {
 			return nil
 		}
