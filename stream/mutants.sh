@@ -11,7 +11,7 @@ mutant kafka-waits-for-postgres publish.go 'if err := await(ctx, b.stored); err 
 	}
 	if prev == nil {' 'if prev == nil {'
 mutant offsets-in-the-transaction publish.go 's.member.commitIn(ctx, p, b.positions())' 's.member.commit(ctx, b.positions())'
-mutant commits-in-order publish.go 'return await(ctx, prev.done)' 'return nil'
+mutant commits-in-order publish.go 'return await(ctx, prev.done)' 'return nil' TransactionsEndInOrder
 mutant large-keeps-its-offset lane.go 'at := position{offset: t.offset, sent: int64(to)}' 'at := position{offset: t.offset + 1}'
 mutant recovery-sends takeover.go 'return r.run(s.work, l)' 'return s.member.commit(s.work, map[int32]position{r.partition: {offset: r.to}})'
 mutant recovery-skips-what-is-out recovery.go 'sent = r.from.sent' 'sent = 0'
