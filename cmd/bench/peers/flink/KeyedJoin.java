@@ -9,6 +9,7 @@ import java.util.concurrent.atomic.LongAdder;
 import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 import org.apache.flink.api.common.functions.OpenContext;
 import org.apache.flink.api.common.serialization.SimpleStringSchema;
+import org.apache.flink.api.common.state.CheckpointListener;
 import org.apache.flink.api.common.state.MapState;
 import org.apache.flink.api.common.state.MapStateDescriptor;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
@@ -40,6 +41,7 @@ final class KeyedJoin implements Job.Join {
     /** Rows in the state, and whether that are enough. All operators are in this process. */
     private static final LongAdder loaded = new LongAdder();
     private static volatile boolean open;
+    private static final LongAdder checkpoints = new LongAdder();
 
     private static final String[] COLUMNS = Job.COLUMNS.split(",\\s*");
     private static final TypeInformation<Row> DELIVERY =
@@ -82,6 +84,10 @@ final class KeyedJoin implements Job.Join {
         while (loaded.sum() < expected) {
             Thread.sleep(20);
         }
+        // The first checkpoint after the load holds all of it, and the work up for so long; each task counts its own.
+        for (long before = checkpoints.sum(); !open && checkpoints.sum() < before + 2L * Runtime.getRuntime().availableProcessors(); ) {
+            Thread.sleep(20);
+        }
         open = true;
     }
 
@@ -121,12 +127,17 @@ final class KeyedJoin implements Job.Join {
     }
 
     /** Clients of the restaurant, each with the number of its rows. */
-    private static final class Subscribers extends KeyedCoProcessFunction<String, Row, Row, Row> {
+    private static final class Subscribers extends KeyedCoProcessFunction<String, Row, Row, Row> implements CheckpointListener {
         private transient MapState<String, Integer> rows;
 
         @Override
         public void open(OpenContext context) {
             rows = getRuntimeContext().getMapState(new MapStateDescriptor<>("rows", STRING, INT));
+        }
+
+        @Override
+        public void notifyCheckpointComplete(long id) {
+            checkpoints.increment();
         }
 
         @Override

@@ -22,6 +22,7 @@ from pyspark.sql.types import LongType, StringType, StructField, StructType
 
 TUNED = os.environ.get("TUNED") == "yes"
 CORES = os.cpu_count()
+HEAP_MB = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 >> 20  # the JVM's own default; Spark's is 1 GiB
 CHECKPOINT = os.path.join(os.environ["PEER_SCRATCH"], "checkpoint")
 WARM_UP = 50_000  # deliveries, about
 
@@ -38,7 +39,7 @@ def session():
     builder = (
         SparkSession.builder.appName("peer").master("local[*]")
         .config("spark.driver.extraClassPath", ":".join(glob.glob(os.path.join(os.environ["JARS"], "*.jar"))))
-        .config("spark.driver.memory", "2g")  # in local mode that of everything
+        .config("spark.driver.memory", f"{HEAP_MB}m")  # in local mode that of everything
         .config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
         .config("spark.local.dir", os.environ["PEER_SCRATCH"])
