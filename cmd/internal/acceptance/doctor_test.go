@@ -121,7 +121,7 @@ func (c *clinic) state(t *testing.T) map[string]string {
 			state["topic "+rc.Name] += entry.Key + "=" + entry.MaybeValue() + "\n"
 		}
 	}
-	ends.Each(func(o kadm.ListedOffset) { state["topic "+o.Topic] += fmt.Sprintln("end", o.Partition, o.Offset) })
+	ends.Each(func(o kadm.ListedOffset) { state[fmt.Sprint("end of ", o.Topic, "/", o.Partition)] = fmt.Sprint(o.Offset) })
 	return state
 }
 
