@@ -8,8 +8,9 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // Engine joins campaigns and delivers them. Run owns every goroutine; Reasons and Progress
@@ -142,22 +143,47 @@ func (e *Engine) session(ctx context.Context, until *goal) error {
 }
 
 // leaveGroup ends the membership. A static member must be removed by name (KIP-345), after
-// its client is closed, so that it does not join again.
+// its client is closed, so that it does not join again. So must one that is joining when it is
+// asked to stop: its client would wait for the end of the rebalance before it says goodbye, and
+// the group would give partitions to nobody until the session times out.
 func (s *session) leaveGroup() error {
-	if err := s.closeConsumer(); err != nil {
-		s.log.Warn("the group keeps this member until its session times out", "err", err)
+	id, _ := s.cl.GroupMetadata()
+	err := s.closeConsumer()
+	if err == nil && s.cfg.Kafka.InstanceID == "" {
 		return nil
 	}
-	if s.cfg.Kafka.InstanceID == "" {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(s.work, leaveTimeout)
-	defer cancel()
-	who := kadm.LeaveGroup(s.cfg.Kafka.Group).InstanceIDs(s.cfg.Kafka.InstanceID).Reason("shutting down")
-	if _, err := kadm.NewClient(s.rotation.all[0].cl).LeaveGroup(ctx, who); err != nil {
-		s.log.Warn("the group keeps this member until its session times out", "err", err)
+	if gone := s.beRemoved(id); gone != nil {
+		s.log.Warn("the group keeps this member until its session times out", "err", errors.Join(err, gone))
 	}
 	return nil
+}
+
+// beRemoved has the coordinator forget this process: a static member by its name, another by
+// the id that the group gave it.
+func (s *session) beRemoved(id string) error {
+	who := kmsg.NewLeaveGroupRequestMember()
+	who.MemberID = id
+	if s.cfg.Kafka.InstanceID != "" {
+		who.MemberID, who.InstanceID = "", &s.cfg.Kafka.InstanceID
+	} else if id == "" {
+		return nil // it was never let in
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.work), leaveTimeout)
+	defer cancel()
+	req := kmsg.NewPtrLeaveGroupRequest()
+	req.Group, req.MemberID, req.Members = s.cfg.Kafka.Group, id, append(req.Members, who)
+	resp, err := req.RequestWith(ctx, s.rotation.all[0].cl)
+	if err != nil {
+		return err
+	}
+	err = kerr.ErrorForCode(resp.ErrorCode)
+	for _, m := range resp.Members {
+		err = errors.Join(err, kerr.ErrorForCode(m.ErrorCode))
+	}
+	if errors.Is(err, kerr.UnknownMemberID) {
+		return nil // forgotten already
+	}
+	return err
 }
 
 // closeConsumer leaves the group and closes the client. By itself that takes as long as the

@@ -15,6 +15,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // Processes of a group join, leave, crash, lose the brokers but not Postgres, and meet a
@@ -31,6 +32,7 @@ func TestMembersComeAndGoBothSinksStayEqual(t *testing.T) {
 				g.eager = []kgo.GroupBalancer{nil, kgo.RangeBalancer(), nil, kgo.StickyBalancer()}[seed%4]
 				g.subscribe(t, 0)
 				defer g.close()
+				g.listen()
 				g.live()
 			})
 		})
@@ -58,6 +60,9 @@ type membersGroup struct {
 	happened map[string]int
 	book     lineCounter
 	eager    kgo.GroupBalancer // nil: as tiffin does it
+
+	hearing sync.Mutex
+	heard   map[string]time.Time // by member id
 }
 
 // memberProcess is one process of the group.
@@ -198,6 +203,61 @@ func (g *membersGroup) publish(n int) {
 	}
 }
 
+// listen notes when the group last heard from each of its members.
+func (g *membersGroup) listen() {
+	g.heard = map[string]time.Time{}
+	for _, key := range []kmsg.Key{kmsg.JoinGroup, kmsg.SyncGroup, kmsg.Heartbeat} {
+		g.cluster.ControlKey(int16(key), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			g.cluster.KeepControl()
+			var id string
+			switch req := req.(type) {
+			case *kmsg.JoinGroupRequest:
+				id = req.MemberID
+			case *kmsg.SyncGroupRequest:
+				id = req.MemberID
+			case *kmsg.HeartbeatRequest:
+				id = req.MemberID
+			}
+			g.hearing.Lock()
+			defer g.hearing.Unlock()
+			g.heard[id] = time.Now()
+			return nil, nil, false
+		})
+	}
+}
+
+// silence is longer than any process waits for an answer to its join.
+const silence = 10 * time.Minute
+
+// expire removes members that are silent. A broker does so when their session times out; kfake
+// times nobody's session whose connection broke before the answer to its join.
+func (g *membersGroup) expire(cl *kgo.Client) {
+	g.t.Helper()
+	described, err := kadm.NewClient(cl).DescribeGroups(g.t.Context(), "g")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, m := range described["g"].Members {
+		g.hearing.Lock()
+		last, known := g.heard[m.MemberID]
+		if !known {
+			g.heard[m.MemberID] = time.Now()
+		}
+		g.hearing.Unlock()
+		if !known || time.Since(last) < silence {
+			continue
+		}
+		req := kmsg.NewPtrLeaveGroupRequest()
+		who := kmsg.NewLeaveGroupRequestMember()
+		who.MemberID = m.MemberID
+		req.Group, req.Members = "g", append(req.Members, who)
+		if _, err := req.RequestWith(g.t.Context(), cl); err != nil {
+			g.t.Fatal(err)
+		}
+		g.happened["expired"]++
+	}
+}
+
 // await waits until the group has committed everything.
 func (g *membersGroup) await() {
 	g.t.Helper()
@@ -221,6 +281,9 @@ func (g *membersGroup) await() {
 		})
 		if behind == 0 {
 			return
+		}
+		if time.Since(began) > silence {
+			g.expire(cl)
 		}
 		for _, m := range g.members {
 			select {
