@@ -121,7 +121,9 @@ func (c *clinic) state(t *testing.T) map[string]string {
 			state["topic "+rc.Name] += entry.Key + "=" + entry.MaybeValue() + "\n"
 		}
 	}
-	ends.Each(func(o kadm.ListedOffset) { state[fmt.Sprint("end of ", o.Topic, "/", o.Partition)] = fmt.Sprint(o.Offset) })
+	ends.Each(func(o kadm.ListedOffset) {
+		state[fmt.Sprint("end of ", o.Topic, "/", o.Partition)] = fmt.Sprint(o.Offset)
+	})
 	return state
 }
 
