@@ -160,7 +160,7 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 		"source: columns left out": {fail: "source.publication", breaks: published("(id, restaurant_id)")},
 		"source: log held back": {warn: "source.retained_wal", breaks: func(t *testing.T, p *patient) {
 			t.Helper()
-			sql("SELECT pg_create_logical_replication_slot('$SLOT', 'pgoutput')", "SELECT pg_logical_emit_message(false, 'filler', repeat('x', 2000000))")(t, p)
+			sql("SELECT pg_create_logical_replication_slot('$SLOT', 'pgoutput')", "SELECT pg_logical_emit_message(true, 'filler', repeat('x', 2000000))")(t, p)
 			p.set("TIFFIN_SOURCE_MAX_RETAINED_WAL", "3MiB")
 		}},
 		"source: one host away": {warn: "source.tcp", breaks: func(_ *testing.T, p *patient) {
