@@ -3,9 +3,12 @@ package stream
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"example.com/tiffin/cache"
 )
 
 // Between sessions that deliver nothing the pause doubles, from 200 ms to 5 s, and half of it may be
@@ -59,3 +62,31 @@ func TestPausesGrowUntilSomethingIsDelivered(t *testing.T) {
 		}
 	})
 }
+
+// A session that could not even be opened leaves nothing undone: the request to stop that comes
+// while it is being closed is no fault.
+func TestStopWhileNothingIsOpenIsNoFault(t *testing.T) {
+	t.Parallel()
+	e, err := New(Config{
+		Kafka:       KafkaConfig{Brokers: []string{"127.0.0.1:1"}, Group: "g", Process: "one", Input: "in", Output: "out", DeadLetter: "dead"},
+		FeedbackDSN: "host=memory", FeedbackTable: []string{"t"}, Log: slog.New(slog.DiscardHandler),
+	}, fixedIndex{}, nobody{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	e.openStore = func(context.Context, *Config) (store, error) {
+		stop()
+		return nil, errors.New("connection refused")
+	}
+	if err := e.Run(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+type fixedIndex struct{}
+
+func (fixedIndex) Lookup(context.Context, string) (*cache.Recipients, error) {
+	return nil, errors.New("nobody asks")
+}
+func (fixedIndex) ReadsMoreThan(string, int) bool { return false }

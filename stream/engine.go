@@ -82,7 +82,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	for {
 		e.state.session.Beat()
 		err := e.session(ctx, until)
-		if err == nil {
+		if _, nothing := errors.AsType[unopenedError](err); err == nil || nothing && stopped(ctx) {
 			return nil
 		}
 		err = withRemedy(err)
@@ -134,13 +134,16 @@ func (e *Engine) session(ctx context.Context, until *goal) error {
 	}
 	defer s.close(ctx)
 	if err := s.open(ctx); err != nil {
-		if stopped(ctx) {
-			return nil
-		}
-		return err
+		return unopenedError{err}
 	}
 	return s.run(ctx)
 }
+
+// unopenedError is the fault of a session that began nothing: who is asked to stop meanwhile, or
+// before it is told, leaves nothing undone.
+type unopenedError struct{ error }
+
+func (e unopenedError) Unwrap() error { return e.error }
 
 // leaveGroup ends the membership. A static member must be removed by name (KIP-345), after
 // its client is closed, so that it does not join again. So must one that is joining when it is
