@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"github.com/dustin/go-humanize"
 
 	"example.com/tiffin/cmd/bench/internal/harness"
-	"example.com/tiffin/cmd/bench/internal/work"
 )
 
 // onceToLeast is exactly once as a part of at least once.
@@ -26,23 +24,16 @@ func eos() harness.Scenario {
 }
 
 func runEOS(ctx context.Context, e *harness.Env) (r *harness.Result, err error) {
-	shape, pairs := work.Shape{Campaigns: 8_000, Restaurants: 10_000, Subscriptions: 1_000_000}, 3
+	pairs := 3
 	if e.Quick {
-		shape, pairs = work.Shape{Campaigns: 200, Restaurants: 500, Subscriptions: 50_000}, 1
+		pairs = 1
 	}
 	const in = "fan-out 100"
-	w, err := work.New(shape, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	stage, err := stageOf(ctx, e, w)
+	w, stage, err := pairedBacklog(ctx, e)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stage.Close(ctx)) }()
-	if err := w.Publish(ctx, stage, 0, w.Campaigns); err != nil {
-		return nil, err
-	}
 	r = &harness.Result{}
 	modes := []contender{
 		tiffinWith(e, "exactly once", map[string]string{"TIFFIN_DELIVERY_MODE": "exactly_once"}),

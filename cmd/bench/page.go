@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"time"
 
 	"github.com/dustin/go-humanize"
 
 	"example.com/tiffin/cmd/bench/internal/harness"
 	"example.com/tiffin/cmd/bench/internal/testbed"
-	"example.com/tiffin/cmd/bench/internal/work"
 )
 
 // What is measured of the live page. The goal is a cost of less than 1 %.
@@ -31,23 +29,16 @@ func page() harness.Scenario {
 }
 
 func runPage(ctx context.Context, e *harness.Env) (r *harness.Result, err error) {
-	shape, pairs := work.Shape{Campaigns: 8_000, Restaurants: 10_000, Subscriptions: 1_000_000}, 7
+	pairs := 7
 	if e.Quick {
-		shape, pairs = work.Shape{Campaigns: 200, Restaurants: 500, Subscriptions: 50_000}, 1
+		pairs = 1
 	}
 	const in = "fan-out 100"
-	w, err := work.New(shape, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	stage, err := stageOf(ctx, e, w)
+	w, stage, err := pairedBacklog(ctx, e)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stage.Close(ctx)) }()
-	if err := w.Publish(ctx, stage, 0, w.Campaigns); err != nil {
-		return nil, err
-	}
 	r = &harness.Result{}
 	unseen := tiffinWith(e, harness.Tiffin, nil)
 	seen := unseen
