@@ -69,8 +69,8 @@ func (w *writer) appendManifest(dst []byte, t *trigger) []byte {
 	dst = binary.BigEndian.AppendUint32(appendLength(dst, 4), uint32(t.partition))
 	dst = appendInt8(dst, t.offset)
 	dst = appendField(dst, string(t.outcome))
-	dst = appendKnown(dst, t, t.campaign.RestaurantID)
-	dst = appendKnown(dst, t, t.campaign.ID)
+	dst = appendNullable(dst, known(t, t.campaign.RestaurantID))
+	dst = appendNullable(dst, known(t, t.campaign.ID))
 	dst = appendInt8(dst, t.now)
 	if t.mark.LSN == 0 {
 		dst = appendNull(dst)
@@ -92,23 +92,15 @@ func (w *writer) appendManifest(dst []byte, t *trigger) []byte {
 	if t.recipients == nil {
 		return appendNull(appendNull(dst))
 	}
-	return appendUnlessEmpty(appendUnlessEmpty(dst, t.context.parent), t.context.state)
+	return appendNullable(appendNullable(dst, orNull(&t.context.parent)), orNull(&t.context.state))
 }
 
-// appendUnlessEmpty appends null for no text.
-func appendUnlessEmpty(dst []byte, text string) []byte {
-	if text == "" {
+// appendNullable appends a text, or null for nil.
+func appendNullable(dst []byte, text *string) []byte {
+	if text == nil {
 		return appendNull(dst)
 	}
-	return appendField(dst, text)
-}
-
-// appendKnown appends null for what a malformed message did not tell.
-func appendKnown(dst []byte, t *trigger, text string) []byte {
-	if known(t, text) == nil {
-		return appendNull(dst)
-	}
-	return appendField(dst, text)
+	return appendField(dst, *text)
 }
 
 // manifestParams are those of insertManifest.
