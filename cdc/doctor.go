@@ -211,7 +211,7 @@ func (e *examination) table(ctx context.Context) {
 
 func (e *examination) publication(ctx context.Context) {
 	e.check(ctx, "publication", []string{"columns"}, func(ctx context.Context) checkup.Finding {
-		facts, err := inspectPublication(ctx, e.conn, e.cfg.Publication, e.name)
+		facts, err := inspectPublication(ctx, e.conn, e.facts.version, e.cfg.Publication, e.name)
 		if err != nil {
 			return fault(err)
 		}

@@ -113,7 +113,7 @@ func (p *prepared) dropSlot(ctx context.Context, cfg *Config, conn *pgx.Conn, re
 }
 
 func (p *prepared) ensurePublication(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
-	pub, err := inspectPublication(ctx, conn, cfg.Publication, p.table.relation.name)
+	pub, err := inspectPublication(ctx, conn, p.server.version, cfg.Publication, p.table.relation.name)
 	if err != nil {
 		return err
 	}

@@ -52,12 +52,15 @@ func (f *footing) sql(version int, t *tableFacts) string {
 		return "(SELECT string_agg(" + what + ", ' ' ORDER BY attname) FROM pg_attribute WHERE attrelid = " + oid +
 			" AND attname IN (" + strings.Join(needed, ", ") + ") AND NOT attisdropped)"
 	}
+	// Only a table that is published by name is kept from becoming unlogged for a while. A rewrite
+	// gives it another TOAST table, as a TRUNCATE does not (finish_heap_swap in cluster.c).
+	rewritten := "(SELECT reltoastrelid FROM pg_class WHERE oid = " + oid + " AND NOT EXISTS (SELECT FROM pg_publication_rel WHERE prrelid = pg_class.oid))"
 	partitions := "NULL"
 	if t.kind == 'p' {
-		partitions = "(SELECT string_agg(concat_ws(':', c.oid, c.relfilenode, i.xmin), ' ' ORDER BY c.oid) FROM pg_partition_tree(" + oid +
-			") t JOIN pg_class c ON c.oid = t.relid LEFT JOIN pg_inherits i ON i.inhrelid = c.oid)"
+		partitions = "(SELECT string_agg(concat_ws(':', c.oid, c.relfilenode, i.xmin), ' ' ORDER BY c.oid) FROM " + partitionsOf(oid) +
+			" t JOIN pg_class c ON c.oid = t.oid LEFT JOIN pg_inherits i ON i.inhrelid = c.oid)"
 	}
-	return "concat(left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), '|', " + oid + "::oid, '|', " + columns("attnum || ':' || atttypid") + ", '|', " + columns("xmin::text") +
+	return "concat(left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), '|', " + oid + "::oid, ':', " + rewritten + ", '|', " + columns("attnum || ':' || atttypid") + ", '|', " + columns("xmin::text") +
 		", '|', (SELECT relfilenode FROM pg_class WHERE oid = " + oid + "), '|', (SELECT string_agg(oid || ':' || xmin, ' ' ORDER BY oid) FROM " + f.published(version) + "), '|', " + partitions + ")"
 }
 
@@ -120,7 +123,7 @@ func (g ground) carries(h ground) (reason, why string) {
 	case differs(groundTimeline):
 		return "timeline", "the server is on another timeline"
 	case differs(groundTable):
-		return "table", "the table was replaced by another of the same name"
+		return "table", "the table was replaced by another of the same name, or rewritten while it may have been unlogged"
 	case differs(groundPublication):
 		return "publication", "the publication was altered: changes may be missing from the log"
 	case differs(groundPartitions):

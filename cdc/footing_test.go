@@ -34,6 +34,9 @@ func TestFenceSeesWhatTheLogDoesNotTell(t *testing.T) {
 		"table unpublished and published":  {`ALTER PUBLICATION tiffin DROP TABLE subscribers_restaurants`, insert, `ALTER PUBLICATION tiffin ADD TABLE subscribers_restaurants`},
 		"publication made again":           {`DROP PUBLICATION tiffin`, insert, byTable},
 		"schema unpublished and published": {`ALTER PUBLICATION tiffin DROP TABLES IN SCHEMA public`, insert, `ALTER PUBLICATION tiffin ADD TABLES IN SCHEMA public`},
+		"unlogged for a while under all tables": {
+			`ALTER TABLE subscribers_restaurants SET UNLOGGED`, insert, `ALTER TABLE subscribers_restaurants SET LOGGED`,
+		},
 		// Rows are rewritten, or another column takes a name, without a word in the log.
 		"values rewritten":          {`ALTER TABLE subscribers_restaurants ALTER client_id TYPE varchar USING upper(client_id)`},
 		"values of another type":    {`ALTER TABLE subscribers_restaurants ALTER client_id TYPE uuid USING gen_random_uuid()`},
@@ -50,6 +53,9 @@ func TestFenceSeesWhatTheLogDoesNotTell(t *testing.T) {
 				if db.Connect(t).PgConn().ParameterStatus("server_version") < "15" {
 					t.Skip("this server publishes no schemas")
 				}
+			}
+			if strings.HasSuffix(name, "under all tables") {
+				publication = `CREATE PUBLICATION tiffin FOR ALL TABLES`
 			}
 			db.Exec(t, publication)
 			db.Exec(t, `ALTER DATABASE `+db.Name+` SET wal_sender_timeout = 0`) // else the warden looks every 20 s
@@ -89,6 +95,55 @@ func TestFenceSeesPartitions(t *testing.T) {
 			g.agree(t)
 			db.Exec(t, sql...)
 			g.agree(t)
+		})
+	}
+}
+
+// A lock of the table, or of another that the publication holds, keeps neither fences nor the
+// warden nor a new session waiting: who holds it may be waiting for the index, as an audit does
+// that a TRUNCATE waits behind.
+func TestLocksHoldNothingUp(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"table", "all tables", "partitioned"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			db := servers.Database(t)
+			if kind == "partitioned" {
+				db.Exec(t, `CREATE TABLE subscribers_restaurants (id int, client_id text, restaurant_id text) PARTITION BY LIST (restaurant_id)`,
+					`CREATE TABLE p0 PARTITION OF subscribers_restaurants FOR VALUES IN ('r0')`,
+					`ALTER TABLE subscribers_restaurants REPLICA IDENTITY FULL`, `ALTER TABLE p0 REPLICA IDENTITY FULL`)
+			} else {
+				contract(t, db, "DEFAULT")
+			}
+			db.Exec(t, `CREATE TABLE other (id int PRIMARY KEY)`, `CREATE TABLE free (id int)`, `INSERT INTO subscribers_restaurants (id, restaurant_id, client_id) VALUES (1, 'r0', 'c1')`)
+			if kind == "all tables" {
+				db.Exec(t, `CREATE PUBLICATION tiffin FOR ALL TABLES`)
+			}
+			g := start(t, db)
+			g.agree(t)
+			held, err := g.sql.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = held.Rollback(t.Context()) }()
+			if _, err := held.Exec(t.Context(), `INSERT INTO subscribers_restaurants (id, restaurant_id, client_id) VALUES (2, 'r0', 'c2'); LOCK TABLE subscribers_restaurants, other IN ACCESS EXCLUSIVE MODE`); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			g.exec(t, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1`, db.Slot)
+			for range 20 { // over several of the warden's looks
+				g.exec(t, `INSERT INTO free VALUES (1)`) // else a fence needs no session
+				g.fence(t)
+				pause(t.Context(), 50*time.Millisecond)
+			}
+			if took := time.Since(began); took > prepareLimit/2 {
+				t.Errorf("took %s", took)
+			}
+			if err := held.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			g.agree(t)
+			g.unrebuilt(t)
 		})
 	}
 }

@@ -77,7 +77,11 @@ func openSnapshot(ctx context.Context, conn *pgx.Conn) (exported string, snapsho
 func inspectForLoad(ctx context.Context, conn *pgx.Conn, name tableName) (*tableFacts, error) {
 	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
 	defer cancel()
-	return inspectTable(ctx, conn, name)
+	table, err := inspectTable(ctx, conn, name)
+	if err != nil {
+		return nil, err
+	}
+	return table, table.measure(ctx, conn)
 }
 
 func loadError(name tableName, err error) error {

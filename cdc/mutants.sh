@@ -65,6 +65,8 @@ mutant partition-that-came-back footing.go 'c.relfilenode, i.xmin' 'c.relfilenod
 mutant another-column-of-the-name footing.go 'case differs(groundColumns),' 'case false,' FenceSees
 mutant rewritten-values footing.go 'differs(groundAltered) && differs(groundFile)' 'false' FenceSees
 mutant columns-altered-without-effect footing.go 'differs(groundAltered) && differs(groundFile)' 'differs(groundAltered) || differs(groundFile)' FenceForgives
+mutant unlogged-for-a-while footing.go 'SELECT reltoastrelid FROM' 'SELECT 0 FROM' FenceSees
+mutant looks-wait-for-no-lock footing.go 'FROM " + partitionsOf(oid) +' 'FROM (SELECT relid AS oid FROM pg_partition_tree(" + oid + "))" +' LocksHoldNothingUp
 mutant load-waits-for-who-wrote-unpublished footing.go 'err == nil && running > 0' 'false' LoadWaitsForWhoWrote
 mutant slot-without-its-publication session.go 'slot: true}' 'slot: false}' PublicationMadeAgain
 mutant row-security-is-an-error dial.go 'conf.RuntimeParams["row_security"] = "off"' '' RowSecurity

@@ -17,38 +17,61 @@ type publicationFacts struct {
 	exists   bool
 	complete bool // publishes insert, update, delete and truncate
 	viaRoot  bool
-	holds    bool // the table is in it
-	filter   string
-	columns  []string // published of the table; nil before PostgreSQL 15: all
-	listed   bool     // by a list, which a later column is not in
+	holds    bool // the table is in it, under its own name
+	filtered bool
+	filter   string   // the condition that rows must meet
+	columns  []string // by a list, which a later column is not in; empty: all
 	kinds    string   // of changes that it publishes
 }
 
-func inspectPublication(ctx context.Context, q querier, name string, table tableName) (publicationFacts, error) {
+// inspectPublication reads the catalog itself: the view pg_publication_tables locks every table
+// of the publication, and waits for whoever alters one of them. A partition is published under
+// the name of the topmost of its tables in the publication, where that publishes via the root.
+func inspectPublication(ctx context.Context, q querier, version int, name string, table tableName) (publicationFacts, error) {
+	inSchema := "false"
+	if version >= publishedSchemas {
+		inSchema = "EXISTS (SELECT FROM pg_publication_namespace JOIN pg_class c ON c.relnamespace = pnnspid WHERE pnpubid = p.oid AND c.oid = t.oid)"
+	}
 	var p publicationFacts
 	err := q.QueryRow(ctx, `
+		WITH own AS (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $2 AND c.relname = $3),
+		published AS (
+			SELECT t.oid FROM pg_publication p, (SELECT oid FROM own UNION SELECT relid FROM own, pg_partition_ancestors(own.oid)) t
+			WHERE p.pubname = $1 AND (p.puballtables OR `+inSchema+` OR EXISTS (SELECT FROM pg_publication_rel WHERE prpubid = p.oid AND prrelid = t.oid)))
 		SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, p.pubviaroot,
-		       t.tablename IS NOT NULL OR p.puballtables OR EXISTS (SELECT FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
-		               JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = p.oid AND n.nspname = $2 AND c.relname = $3),
-		       coalesce(to_jsonb(t)->>'rowfilter', ''),
-		       ARRAY(SELECT jsonb_array_elements_text(to_jsonb(t)->'attnames')),
-		       EXISTS (SELECT FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-		               WHERE r.prpubid = p.oid AND n.nspname = $2 AND c.relname = $3 AND to_jsonb(r)->>'prattrs' IS NOT NULL),
+		       EXISTS (SELECT FROM published) AND NOT (p.pubviaroot AND EXISTS (SELECT FROM published WHERE oid NOT IN (SELECT oid FROM own))),
+		       coalesce(to_jsonb(r)->>'prqual', '') <> '',
+		       ARRAY(SELECT a.attname FROM own, pg_attribute a WHERE a.attrelid = own.oid AND a.attnum = ANY (translate(to_jsonb(r)->>'prattrs', '[]', '{}')::int2[]) ORDER BY a.attnum),
 		       concat_ws(', ', CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END,
 		                 CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END)
 		FROM pg_publication p
-		LEFT JOIN pg_publication_tables t ON t.pubname = p.pubname AND t.schemaname = $2 AND t.tablename = $3
+		LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid IN (SELECT oid FROM own)
 		WHERE p.pubname = $1`, name, table.schema, table.name).
-		Scan(&p.complete, &p.viaRoot, &p.holds, &p.filter, &p.columns, &p.listed, &p.kinds)
+		Scan(&p.complete, &p.viaRoot, &p.holds, &p.filtered, &p.columns, &p.kinds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return p, nil
+	}
+	if err == nil {
+		p.exists = true
+		err = p.readFilter(ctx, q, name, table)
 	}
 	if err != nil {
 		return p, &Error{Op: "read publication", On: name, Err: err}
 	}
-	p.exists = true
 	return p, nil
 }
+
+// readFilter reads the condition that rows must meet, to be told: pg_get_expr locks the table.
+func (p *publicationFacts) readFilter(ctx context.Context, q querier, name string, table tableName) error {
+	if !p.filtered {
+		return nil
+	}
+	return q.QueryRow(ctx, "SELECT coalesce(max(rowfilter), 'a filter holds') FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3",
+		name, table.schema, table.name).Scan(&p.filter)
+}
+
+// listed: later columns are not published.
+func (p *publicationFacts) listed() bool { return len(p.columns) > 0 }
 
 // publicationSteps says how to make the publication publish every change of the table. The table
 // is added with all its columns: what a list of columns forbids its owner later (see partial) is
@@ -117,19 +140,16 @@ func (t *tableFacts) published(columns []string) string {
 
 // partial says what of the table is kept out of the publication, "" for nothing needed.
 func (p *publicationFacts) partial(table *tableFacts) string {
-	if p.filter != "" {
+	if p.filtered {
 		return "publishes only rows where " + p.filter
 	}
-	if !p.holds || len(p.columns) == 0 {
+	if !p.holds || !p.listed() {
 		return ""
 	}
 	for _, column := range table.read() {
 		if !slices.Contains(p.columns, column) {
 			return "does not publish column " + column
 		}
-	}
-	if !p.listed {
-		return ""
 	}
 	const refused = ", so that the server refuses the application every UPDATE and DELETE"
 	if table.relation.identity == 'f' {

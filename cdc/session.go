@@ -28,10 +28,11 @@ const (
 // session follows the slot over one connection. Its owner is the goroutine of Run.
 type session struct {
 	*Reader
-	wire *wire
-	asm  *assembler
-	txn  *cache.Txn
-	pid  uint32 // of our walsender
+	wire    *wire
+	asm     *assembler
+	txn     *cache.Txn
+	version int    // server_version_num
+	pid     uint32 // of our walsender
 
 	statusEvery time.Duration
 	lastStatus  time.Time

@@ -170,7 +170,7 @@ func (s *survey) identitySection(cfg *Config) Section {
 	out.Steps = first.steps(s.table)
 	for _, other := range s.identities[1:] {
 		text := "ALTER TABLE " + s.table.relation.name.sql() + " REPLICA IDENTITY " + other.clause + ";"
-		if s.publication.listed {
+		if s.publication.listed() {
 			text = s.unpublish(cfg) + " " + text
 		}
 		out.Later = append(out.Later, Statement{Text: text, Then: "slotsetup plan", Why: "Instead: " + other.String()})

@@ -287,7 +287,7 @@ func (s *survey) unpublish(cfg *Config) string {
 
 // published says which columns the publication has.
 func (s *survey) published() string {
-	if s.publication.listed {
+	if s.publication.listed() {
 		return strings.Join(s.publication.columns, ", ")
 	}
 	return "all columns"

@@ -73,7 +73,7 @@ func (s *survey) status(cfg *Config) SourceStatus {
 		if !p.holds {
 			out.Publication = "nothing of the table"
 		}
-		if p.filter != "" {
+		if p.filtered {
 			out.Publication += ", only rows where " + p.filter
 		}
 	}

@@ -63,7 +63,7 @@ func makeSurvey(ctx context.Context, cfg *Config, conn *pgx.Conn, role string) (
 	if err := s.inspectTable(ctx, conn, name); err != nil {
 		return nil, err
 	}
-	if s.publication, err = inspectPublication(ctx, conn, cfg.Publication, name); err != nil {
+	if s.publication, err = inspectPublication(ctx, conn, s.server.version, cfg.Publication, name); err != nil {
 		return nil, err
 	}
 	if s.slot, err = inspectSlot(ctx, conn, cfg.Slot); err != nil {

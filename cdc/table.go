@@ -31,12 +31,14 @@ func (t *tableFacts) from() string {
 
 // leaf is a table with rows.
 type leaf struct {
+	oid   uint32
 	name  tableName
-	pages int64
+	pages int64 // once measured
 }
 
 // inspectTable reads what the catalog says of the table, and whether this role may read it. With
-// an identityFault the facts come all the same, but for the layout.
+// an identityFault the facts come all the same, but for the layout. It waits for no lock of the
+// table: who holds one may be waiting for the index.
 func inspectTable(ctx context.Context, q querier, name tableName) (*tableFacts, error) {
 	t, unfit := describeTable(ctx, q, name)
 	if t == nil {
@@ -57,11 +59,12 @@ func inspectTable(ctx context.Context, q querier, name tableName) (*tableFacts, 
 func describeTable(ctx context.Context, q querier, name tableName) (*tableFacts, error) {
 	t := &tableFacts{}
 	var kind, identity string
+	var logged bool
 	err := q.QueryRow(ctx, `
-		SELECT c.oid, c.relkind::text, c.relreplident::text
+		SELECT c.oid, c.relkind::text, c.relreplident::text, c.relpersistence = 'p'
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = $1 AND c.relname = $2`, name.schema, name.name).
-		Scan(&t.relation.oid, &kind, &identity)
+		Scan(&t.relation.oid, &kind, &identity, &logged)
 	e := &Error{Op: "read table", On: name.String(), Permanent: true}
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -72,6 +75,8 @@ func describeTable(ctx context.Context, q querier, name tableName) (*tableFacts,
 	case kind != "r" && kind != "p":
 		e.Err, e.Fix = errors.New("not a table that can be published"), "name a table or a partitioned table in source.table"
 		return nil, e
+	case !logged:
+		return nil, unloggedError(name)
 	}
 	t.kind, t.relation.identity, t.relation.name = kind[0], identity[0], name
 	unfit := t.inspectColumns(ctx, q)
@@ -87,6 +92,13 @@ func describeTable(ctx context.Context, q querier, name tableName) (*tableFacts,
 		return nil, leaves
 	}
 	return t, leaves
+}
+
+func unloggedError(name tableName) error {
+	return &Error{
+		Op: "follow table", On: name.String(), Permanent: true, Err: errors.New("it is unlogged or temporary: its changes are not in the log"),
+		Fix: "ALTER TABLE " + name.sql() + " SET LOGGED;",
+	}
 }
 
 // columnsSQL gives the published columns of relations, and which are the replica identity
@@ -159,44 +171,70 @@ func readRelations(ctx context.Context, q querier, oids []uint32, t *tableFacts)
 
 // inspectLeaves lists the tables that hold the rows.
 func (t *tableFacts) inspectLeaves(ctx context.Context, q querier) error {
-	rows, err := q.Query(ctx, `
-		SELECT c.oid, n.nspname, c.relname,
-		       pg_relation_size(c.oid) / current_setting('block_size')::bigint
-		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind = 'r' AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1)))
-		ORDER BY c.oid`, t.relation.oid)
+	rows, err := q.Query(ctx, `SELECT c.oid, n.nspname, c.relname, c.relpersistence = 'p' FROM `+partitionsOf("$1")+` p
+		JOIN pg_class c ON c.oid = p.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind = 'r' ORDER BY c.oid`, t.relation.oid)
 	if err != nil {
 		return &Error{Op: "list partitions of table", On: t.relation.name.String(), Err: err}
 	}
-	var oids []uint32
-	var oid uint32
 	var l leaf
-	_, err = pgx.ForEachRow(rows, []any{&oid, &l.name.schema, &l.name.name, &l.pages}, func() error {
-		t.leaves, oids = append(t.leaves, l), append(oids, oid)
+	var logged bool
+	var unfit error
+	_, err = pgx.ForEachRow(rows, []any{&l.oid, &l.name.schema, &l.name.name, &logged}, func() error {
+		if t.leaves = append(t.leaves, l); !logged {
+			unfit = unloggedError(l.name)
+		}
 		return nil
 	})
 	if err != nil {
 		return &Error{Op: "list partitions of table", On: t.relation.name.String(), Err: err}
 	}
-	if t.kind != 'p' {
-		return nil
+	if unfit != nil || t.kind != 'p' {
+		return unfit
 	}
-	return t.compareLeaves(ctx, q, oids)
+	return t.compareLeaves(ctx, q)
+}
+
+// partitionsOf gives the oids of a table and of all its partitions. pg_partition_tree gives them
+// too, but locks each: it waits for whoever rewrites one of them.
+func partitionsOf(oid string) string {
+	return "(WITH RECURSIVE tree AS (SELECT " + oid + "::oid AS oid UNION SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = tree.oid" +
+		" JOIN pg_class parent ON parent.oid = inhparent AND parent.relkind = 'p' WHERE NOT inhdetachpending) SELECT oid FROM tree)"
+}
+
+// measure reads how large the leaves are. It locks each for the rest of the transaction.
+func (t *tableFacts) measure(ctx context.Context, q querier) error {
+	var oids []uint32
+	for _, l := range t.leaves {
+		oids = append(oids, l.oid)
+	}
+	var pages []int64
+	if err := q.QueryRow(ctx, `SELECT ARRAY(SELECT coalesce(pg_relation_size(oid), 0) / current_setting('block_size')::bigint FROM unnest($1::oid[]) WITH ORDINALITY AS leaf (oid, nr) ORDER BY nr)`, oids).Scan(&pages); err != nil {
+		return &Error{Op: "measure table", On: t.relation.name.String(), Err: err}
+	}
+	for i := range t.leaves {
+		t.leaves[i].pages = pages[i]
+	}
+	return nil
 }
 
 // compareLeaves: an old tuple is logged by the partition's identity and described by the
 // table's, so they must agree.
-func (t *tableFacts) compareLeaves(ctx context.Context, q querier, oids []uint32) error {
+func (t *tableFacts) compareLeaves(ctx context.Context, q querier) error {
+	oids := make([]uint32, len(t.leaves))
+	for i, l := range t.leaves {
+		oids[i] = l.oid
+	}
 	relations, err := readRelations(ctx, q, oids, t)
 	if err != nil {
 		return err
 	}
-	for i, oid := range oids {
-		rel := relations[oid]
+	for _, leaf := range t.leaves {
+		rel := relations[leaf.oid]
 		if rel == nil {
 			continue // detached since
 		}
-		rel.name = t.leaves[i].name
+		rel.name = leaf.name
 		l, err := layoutOf(*rel)
 		if err != nil {
 			return err

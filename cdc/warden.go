@@ -123,7 +123,7 @@ func (s *session) inspectTable(ctx context.Context, conn *pgx.Conn) error {
 	if table.relation.oid != s.table.relation.oid {
 		return &rebuildError{reason: "table", err: fmt.Errorf("table %s was replaced by another of the same name", table.relation.name)}
 	}
-	pub, err := inspectPublication(ctx, conn, s.cfg.Publication, table.relation.name)
+	pub, err := inspectPublication(ctx, conn, s.version, s.cfg.Publication, table.relation.name)
 	if err != nil {
 		return err
 	}
