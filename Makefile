@@ -79,6 +79,7 @@ FUZZTIME ?= 5s
 fuzz: ## any bytes from the log or a campaign, for FUZZTIME each: no panic, no memory that they do not explain
 	go test -run '^$$' -fuzz '^FuzzDecodeMessage$$' -fuzztime $(FUZZTIME) ./cdc
 	go test -run '^$$' -fuzz '^FuzzDecodeTransactions$$' -fuzztime $(FUZZTIME) ./cdc
+	go test -run '^$$' -fuzz '^FuzzCopyRows$$' -fuzztime $(FUZZTIME) ./cdc
 	go test -run '^$$' -fuzz '^FuzzDecodeCampaign$$' -fuzztime $(FUZZTIME) ./stream
 
 .PHONY: exactness
