@@ -5,7 +5,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 )
 
 // What an operator chose (--ledger-behind, --input-reset), and what retention forces, takes two
@@ -109,4 +111,16 @@ func (w *crashWorld) downgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// brokers are options of brokers that know no transactions.
+func (k crashKind) brokers() []kfake.Opt {
+	if !k.plain {
+		return nil
+	}
+	known := kversion.Stable()
+	for _, request := range []kmsg.Key{kmsg.InitProducerID, kmsg.AddPartitionsToTxn, kmsg.AddOffsetsToTxn, kmsg.EndTxn, kmsg.TxnOffsetCommit, kmsg.DescribeTransactions, kmsg.ListTransactions} {
+		known.SetMaxKeyVersion(int16(request), -1)
+	}
+	return []kfake.Opt{kfake.MaxVersions(known)}
 }

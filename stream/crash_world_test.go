@@ -57,8 +57,8 @@ func newCrashWorld(t *testing.T, kind crashKind) *crashWorld {
 	t.Helper()
 	w := &crashWorld{kind: kind, store: newMemory(), fault: newFault()}
 	var err error
-	w.cluster, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(w.network.Listen),
-		kfake.SeedTopics(3, "in"), kfake.SeedTopics(2, "out"), kfake.SeedTopics(1, "dead"))
+	w.cluster, err = kfake.NewCluster(append(kind.brokers(), kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(w.network.Listen),
+		kfake.SeedTopics(3, "in"), kfake.SeedTopics(2, "out"), kfake.SeedTopics(1, "dead"))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,6 +183,9 @@ func (w *crashWorld) config() Config {
 		},
 		FeedbackDSN: "host=memory", FeedbackTable: []string{"t"}, MaxTransactionRecords: 10, UntilNow: true,
 		Log: slog.New(slog.DiscardHandler),
+	}
+	if w.kind.plain {
+		c.Mode = AtLeastOnce
 	}
 	if w.kind.successors {
 		c.Kafka.Process = fmt.Sprint("process ", w.life)

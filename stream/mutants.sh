@@ -10,6 +10,20 @@ mutant kafka-waits-for-postgres publish.go 'if err := await(ctx, b.stored); err 
 		return err
 	}
 	if prev == nil {' 'if prev == nil {'
+mutant plain-records-come-behind-their-rows publish.go 'if err := await(ctx, b.stored); err != nil {
+		return err
+	}
+	if b.records() > 0 {' 'if b.records() > 0 {' CrashAtLeastOnce
+mutant plain-offsets-come-behind-the-records lane.go 'if err := p.flush(ctx); err != nil {
+		return err
+	}
+	if s.cfg.Mode == AtLeastOnce {
+		return s.member.commit(ctx, at)' 'if s.cfg.Mode == AtLeastOnce {
+		defer func() { _ = p.flush(ctx) }()
+		return s.member.commit(ctx, at)
+	}
+	if err := p.flush(ctx); err != nil {
+		return err' CrashAtLeastOnce
 mutant offsets-in-the-transaction publish.go 's.member.commitIn(ctx, p, b.positions())' 's.member.commit(ctx, b.positions())'
 mutant commits-in-order publish.go 'return await(ctx, prev.done)' 'return nil' TransactionsEndInOrder
 mutant large-keeps-its-offset lane.go 'at := position{offset: t.offset, sent: int64(to)}' 'at := position{offset: t.offset + 1}'
