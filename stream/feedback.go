@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -98,6 +99,7 @@ func openFeedback(ctx context.Context, c *Config) (store, error) {
 func openPool(ctx context.Context, c *Config, cfg *pgxpool.Config) (store, error) {
 	cfg.MaxConns = 4 // claims, recovery, the probe
 	tune(cfg.ConnConfig)
+	cfg.AfterConnect = flushCommits
 	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)
 	if err != nil {
 		return nil, err
@@ -134,6 +136,17 @@ func (f *feedback) another(ctx context.Context) (deliverer, error) {
 		return nil, err
 	}
 	return w, nil
+}
+
+// flushCommits has a session's commits survive a crash of Postgres, also where its role or database has
+// synchronous_commit off: rows would be lost whose records are out, and claims of which others
+// have heard. Anything stronger than on is left as it is.
+func flushCommits(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')`)
+	if err != nil {
+		return fmt.Errorf("feedback database: set synchronous_commit: %w", err)
+	}
+	return nil
 }
 
 func tune(c *pgx.ConnConfig) {

@@ -49,11 +49,8 @@ func newWriter(ctx context.Context, conn *pgx.Conn, c *Config) (*writer, error) 
 	if err := markSession(ctx, conn, c.Kafka.Group, c.Kafka.Process); err != nil {
 		return nil, fmt.Errorf("feedback database: %w", err)
 	}
-	// A role or database may have synchronous_commit off: a crash of Postgres would then lose
-	// rows whose records are out. Anything stronger than on is left as it is.
-	if _, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false)
-		WHERE current_setting('synchronous_commit') IN ('off', 'local')`); err != nil {
-		return nil, fmt.Errorf("feedback database: set synchronous_commit: %w", err)
+	if err := flushCommits(ctx, conn); err != nil {
+		return nil, err
 	}
 	err := conn.QueryRow(ctx, `
 		SELECT d.refobjid::regclass::text FROM pg_depend d JOIN pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
