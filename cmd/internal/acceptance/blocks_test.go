@@ -32,6 +32,7 @@ func executedBy() map[string]string {
 		"docs/runbooks.md: sql slots":         "TestRunbooksAreRehearsed",
 		"docs/runbooks.md: sh rebuilds":       "TestRunbooksAreRehearsed",
 		"docs/runbooks.md: sh dead letters":   "TestRunbooksAreRehearsed",
+		"docs/runbooks.md: sh lost":           "TestRunbooksAreRehearsed",
 		"docs/security.md: conf hba":          "TestReadmeFromCloneToTheFirstCampaign",
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/internal/devstack/devstacktest"
@@ -29,6 +31,7 @@ func TestRunbooksAreRehearsed(t *testing.T) {
 		"TiffinDown": rehearseDown, "TiffinNotReady": rehearseNotReady, "TiffinCampaignsLate": rehearseCampaignsLate,
 		"TiffinSourceLag": rehearseSourceLag, "TiffinSlotRetainsLog": rehearseSlotRetainsLog, "TiffinIndexRebuilt": rehearseIndexRebuilt,
 		"TiffinSinkRetries": rehearseSinkRetries, "TiffinDeadLetters": rehearseDeadLetters, "TiffinFenceSlow": rehearseFenceSlow,
+		"TiffinMessagesLost": rehearseMessagesLost,
 	}
 	rules := regexp.MustCompile(`(?m)- alert: (\w+)`).FindAllStringSubmatch(manual.Text(t, "deploy/prometheus/alerts.yml"), -1)
 	for _, rule := range rules {
@@ -372,6 +375,36 @@ func rehearseDeadLetters(r *rehearsal) {
 		return strings.Contains(out, "reason=not_json") && strings.Contains(out, "error=the value is not JSON") &&
 			strings.Contains(out, fmt.Sprintf("trigger=%s/0/%d", r.topic.in, junk.offset)) && strings.Contains(out, "\njunk\n")
 	})
+}
+
+// What is published while no process runs is deleted before one does.
+func rehearseMessagesLost(r *rehearsal) {
+	r.start()
+	r.stop(r.running)
+	r.before = len(r.messages)
+	lost := &campaign{value: []byte("deleted")}
+	r.publish(lost)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(servers.Kafka(r.t).PlainBrokers()...))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer cl.Close()
+	upTo := kadm.Offsets{}
+	upTo.AddOffset(r.topic.in, 0, lost.offset+1, -1)
+	if deleted, err := kadm.NewClient(cl).DeleteRecords(r.t.Context(), upTo); err != nil || deleted.Error() != nil {
+		r.t.Fatal(err, deleted.Error())
+	}
+	r.running = r.world.start("run")
+	r.shows(`tiffin_lost_messages_total{reason="retention"}`, func(n float64) bool { return n == 1 })
+	r.fires()
+	if out := r.sh(manual.Named(r.t, "docs/runbooks.md", "sh lost")); !strings.Contains(out, `{reason="retention"} 1`) {
+		r.t.Errorf("the counter says %s", out)
+	}
+	if log := r.running.log.String(); !strings.Contains(log, "deleted by the topic's retention before they were handled") || !strings.Contains(log, fmt.Sprintf("from_offset=%d", lost.offset)) {
+		r.t.Errorf("the log does not name the message: %s", log)
+	}
+	r.send()
+	r.sent()
 }
 
 // fetched is how much of the input topic has reached the daemon.
