@@ -17,7 +17,8 @@ type publicationFacts struct {
 	exists   bool
 	complete bool // publishes insert, update, delete and truncate
 	viaRoot  bool
-	holds    bool // the table is in it, under its own name
+	holds    bool   // the table is in it, under its own name
+	under    string // the partitioned table under whose name it publishes the table; "" for its own
 	filtered bool
 	filter   string   // the condition that rows must meet
 	columns  []string // by a list, which a later column is not in; empty: all
@@ -39,7 +40,10 @@ func inspectPublication(ctx context.Context, q querier, version int, name string
 			SELECT t.oid FROM pg_publication p, (SELECT oid FROM own UNION SELECT relid FROM own, pg_partition_ancestors(own.oid)) t
 			WHERE p.pubname = $1 AND (p.puballtables OR `+inSchema+` OR EXISTS (SELECT FROM pg_publication_rel WHERE prpubid = p.oid AND prrelid = t.oid)))
 		SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, p.pubviaroot,
-		       EXISTS (SELECT FROM published) AND NOT (p.pubviaroot AND EXISTS (SELECT FROM published WHERE oid NOT IN (SELECT oid FROM own))),
+		       EXISTS (SELECT FROM published),
+		       coalesce((SELECT n.nspname || '.' || c.relname FROM own, pg_partition_ancestors(own.oid) WITH ORDINALITY a (oid, nr)
+		                 JOIN pg_class c ON c.oid = a.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+		                 WHERE p.pubviaroot AND a.oid <> own.oid AND a.oid IN (SELECT oid FROM published) ORDER BY nr DESC LIMIT 1), ''),
 		       coalesce(to_jsonb(r)->>'prqual', '') <> '',
 		       ARRAY(SELECT a.attname FROM own, pg_attribute a WHERE a.attrelid = own.oid AND a.attnum = ANY (translate(to_jsonb(r)->>'prattrs', '[]', '{}')::int2[]) ORDER BY a.attnum),
 		       concat_ws(', ', CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END,
@@ -47,12 +51,13 @@ func inspectPublication(ctx context.Context, q querier, version int, name string
 		FROM pg_publication p
 		LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid IN (SELECT oid FROM own)
 		WHERE p.pubname = $1`, name, table.schema, table.name).
-		Scan(&p.complete, &p.viaRoot, &p.holds, &p.filtered, &p.columns, &p.kinds)
+		Scan(&p.complete, &p.viaRoot, &p.holds, &p.under, &p.filtered, &p.columns, &p.kinds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return p, nil
 	}
 	if err == nil {
 		p.exists = true
+		p.holds = p.holds && p.under == ""
 		err = p.readFilter(ctx, q, name, table)
 	}
 	if err != nil {
@@ -78,6 +83,9 @@ func (p *publicationFacts) listed() bool { return len(p.columns) > 0 }
 // for the owner to choose. What the publication holds of it already stays as it is; where that is
 // not enough the steps are an error that names the fix.
 func publicationSteps(name string, p publicationFacts, table *tableFacts) ([]Step, error) {
+	if err := p.misnamed(name, table); err != nil {
+		return nil, err
+	}
 	steps := additions(name, p, table, nil)
 	partial := p.partial(table)
 	if partial == "" {
@@ -88,6 +96,19 @@ func publicationSteps(name string, p publicationFacts, table *tableFacts) ([]Ste
 		Op: "use publication", On: name, Permanent: true,
 		Err: fmt.Errorf("of table %s it %s", table.relation.name, partial),
 		Fix: anew[0].SQL + " " + anew[1].SQL,
+	}
+}
+
+// misnamed says that the table's changes come under the name of a table above it: nobody could
+// tell them from those of its other partitions. Which way out is right is for the owner to choose.
+func (p *publicationFacts) misnamed(name string, table *tableFacts) error {
+	if p.under == "" {
+		return nil
+	}
+	return &Error{
+		Op: "use publication", On: name, Permanent: true,
+		Err: fmt.Errorf("it publishes the changes of %s, a partition, under the name of %s", table.relation.name, p.under),
+		Fix: "name " + p.under + " in source.table, or in source.publication one without it, or ALTER PUBLICATION " + quoted(name) + " SET (publish_via_partition_root = false);",
 	}
 }
 

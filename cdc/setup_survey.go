@@ -66,6 +66,9 @@ func makeSurvey(ctx context.Context, cfg *Config, conn *pgx.Conn, role string) (
 	if s.publication, err = inspectPublication(ctx, conn, s.server.version, cfg.Publication, name); err != nil {
 		return nil, err
 	}
+	if s.table != nil && s.fault == nil {
+		s.fault = s.publication.misnamed(cfg.Publication, s.table)
+	}
 	if s.slot, err = inspectSlot(ctx, conn, cfg.Slot); err != nil {
 		return nil, err
 	}
