@@ -1,6 +1,8 @@
 package cdc
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -154,60 +156,72 @@ func TestSlowConsumerKeepsItsWalsender(t *testing.T) {
 	g.unrebuilt(t)
 }
 
-// busyStep is more log than 1,000 rows of 1,000 bytes take.
-const busyStep = 1_200_000
-
-// However long the index hangs, the slot never holds back more than the budget: it is given up
-// before, while the reader still hangs. Afterwards the table is loaded again.
-func TestRetainedWALIsNeverAboveTheBudget(t *testing.T) {
+// The identity NOTHING closes the table to its application's UPDATE and DELETE: that is named with
+// its fix, nothing passes meanwhile, and when it is mended all goes on.
+func TestIdentityNothingStopsAndResumes(t *testing.T) {
 	t.Parallel()
-	server := own(t, devstack.PostgresOptions{}) // whose log nobody else lengthens
-	db := devstacktest.NewDatabase(t, server, "alone")
-	contract(t, db, "DEFAULT")
-	cfg := config(t, db)
-	cfg.MaxRetainedWAL = 24 << 20
-	g := build(t, db, cfg, 1<<20)
-	index := g.onSlow(t)
-	g.run(t)
-	g.agree(t)
-	g.exec(t, `CREATE TABLE busy (x text)`)
-	g.agree(t)
-	index.each.Store(int64(patient))
-	g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'c')`)
-	eventually(t, "it hangs", func() bool { return index.begun.Load() > 0 })
-	retained := func() int64 { // -1 without a slot
-		var n int64
-		const sql = `SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), -1)::bigint FROM pg_replication_slots`
-		if err := g.sql.QueryRow(t.Context(), sql).Scan(&n); err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	most := int64(0)
-	for most <= cfg.MaxRetainedWAL {
-		g.exec(t, `INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1,1000)`) // 1 MB
-		now := retained()
-		// The prediction is from look to look: let the warden see each step, and act before one
-		// that would pass the budget.
-		eventually(t, "the warden looked", func() bool {
-			return value(t, g.r.cfg.Metrics.retained) >= float64(now) && now+busyStep <= cfg.MaxRetainedWAL || retained() < 0
+	for _, identity := range []string{"DEFAULT", "FULL"} {
+		t.Run(identity, func(t *testing.T) {
+			t.Parallel()
+			db := servers.Database(t)
+			contract(t, db, identity)
+			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
+			g := start(t, db)
+			g.agree(t)
+			db.Exec(t, `ALTER TABLE subscribers_restaurants REPLICA IDENTITY NOTHING`,
+				`INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'meanwhile')`)
+			g.saysWhy(t, "replica identity NOTHING")
+			g.saysWhy(t, `fix: ALTER TABLE "public"."subscribers_restaurants" REPLICA IDENTITY`)
+			g.holds(t)
+			db.Exec(t, `ALTER TABLE subscribers_restaurants REPLICA IDENTITY `+identity, `DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r2'`)
+			g.agree(t)
+			g.inSync(t)
 		})
-		if now = retained(); now < 0 {
-			break
-		}
-		most = max(most, now)
 	}
-	if most > cfg.MaxRetainedWAL || most < cfg.MaxRetainedWAL/2 {
-		t.Errorf("held back %d bytes at most, budget %d", most, cfg.MaxRetainedWAL)
+}
+
+// holds makes sure that no fence passes.
+func (g *rig) holds(t *testing.T) {
+	t.Helper()
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if mark, err := g.r.Wait(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a fence passed: %+v, %v", mark, err)
 	}
-	if n := index.applied.Load(); n != 0 {
-		t.Errorf("%d transactions applied: it did not hang", n)
-	}
-	index.each.Store(0)
-	close(index.wake)
-	g.agree(t)
-	if n := g.rebuilt(t, "retained_wal"); n != 1 {
-		t.Errorf("%v rebuilds for retained WAL, want 1", n)
+}
+
+// Who may no longer connect, or log in, is told so with the fix once a connection ends; nothing is
+// lost meanwhile.
+func TestConnectionRefusedWhileRunning(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ spoil, says, mend string }{
+		"connect": {`REVOKE CONNECT ON DATABASE $db FROM PUBLIC, $role`, `GRANT CONNECT ON DATABASE "$db" TO "$role"`, `GRANT CONNECT ON DATABASE $db TO $role`},
+		"login":   {`ALTER ROLE $role NOLOGIN`, `let role $role log in: ALTER ROLE`, `ALTER ROLE $role LOGIN`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := servers.Database(t)
+			contract(t, db, "DEFAULT")
+			role := "r_" + db.Slot[2:]
+			named := strings.NewReplacer("$role", role, "$db", db.Name).Replace
+			db.Exec(t, `CREATE ROLE `+role+` LOGIN REPLICATION`, `GRANT SELECT ON subscribers_restaurants TO `+role,
+				`CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
+			t.Cleanup(func() { dropRole(t, db, role) })
+			g := start(t, db, func(c *Config) { c.DSN = db.Server.DSNFor(role, "", db.Name) })
+			g.agree(t)
+			g.exec(t, named(c.spoil))
+			g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'meanwhile')`)
+			g.fence(t) // over the connections that there are
+			g.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1`, role)
+			g.exec(t, `DELETE FROM subscribers_restaurants`)
+			g.saysWhy(t, named(c.says))
+			g.holds(t)
+			g.exec(t, named(c.mend))
+			g.agree(t)
+			g.inSync(t)
+			g.unrebuilt(t)
+			g.quit()
+		})
 	}
 }
 

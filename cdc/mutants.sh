@@ -77,6 +77,6 @@ mutant apply-asks-first setup_apply.go 'case step.Alters != "" && !a.agreed:' 'c
 mutant apply-looks-at-what-it-granted setup_apply.go 'if step.part == partGrant {' 'if false {' ApplyAsTheTablesOwner
 mutant a-list-covers-the-identity publication.go "if table.relation.identity == 'f' {" 'if false {' ListThatTheIdentityOutgrew
 mutant warden-has-a-budget warden.go 'if s.retained.passes(slot.retained, s.cfg.MaxRetainedWAL) {' 'if false {' RetainedWALIsBounded
-mutant warden-looks-ahead retention.go 'now+slices.Max(r.growths[:]) > limit' 'now+0*slices.Max(r.growths[:]) > limit' RetainedWALIsNeverAboveTheBudget
+mutant warden-looks-ahead retention.go 'now+slices.Max(r.growths[:]) > limit' 'now+0*slices.Max(r.growths[:]) > limit' SlotIsGivenUpBeforeTheLargestStep
 mutant warden-knows-its-publication warden.go 'case len(steps) > 0:' 'case false:' 'TestRebuilds$/^publication$'
 summary

