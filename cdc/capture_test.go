@@ -66,7 +66,8 @@ var captureScenarios = map[string]struct {
 //
 //	go test ./cdc -run '^TestCapture$' -capture
 //
-// Without the flag it makes sure that this server sends messages of the same kinds.
+// Without the flag it makes sure that this server sends messages of the same kinds. Before
+// PostgreSQL 15 a transaction without changes of ours is sent as well, as nothing.
 func TestCapture(t *testing.T) {
 	t.Parallel()
 	committed := captures(t)
@@ -127,7 +128,7 @@ func kinds(msgs [][]byte) string {
 	for _, msg := range msgs {
 		all.WriteByte(msg[0])
 	}
-	return all.String()
+	return strings.ReplaceAll(all.String(), "BC", "")
 }
 
 func writeCapture(t *testing.T, name string, msgs [][]byte) {
