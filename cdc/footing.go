@@ -48,10 +48,8 @@ func (f *footing) sql(version int, t *tableFacts) string {
 	if t.layout.keyed {
 		needed = append(needed, literal(t.layout.idName))
 	}
-	columns := func(what string) string {
-		return "(SELECT string_agg(" + what + ", ' ' ORDER BY attname) FROM pg_attribute WHERE attrelid = " + oid +
-			" AND attname IN (" + strings.Join(needed, ", ") + ") AND NOT attisdropped)"
-	}
+	columns := "(SELECT string_agg(attnum || ':' || xmin, ' ' ORDER BY attname) FROM pg_attribute WHERE attrelid = " + oid +
+		" AND attname IN (" + strings.Join(needed, ", ") + ") AND NOT attisdropped)"
 	// Only a table that is published by name is kept from becoming unlogged for a while. A rewrite
 	// gives it another TOAST table, as a TRUNCATE does not (finish_heap_swap in cluster.c).
 	rewritten := "(SELECT reltoastrelid FROM pg_class WHERE oid = " + oid + " AND NOT EXISTS (SELECT FROM pg_publication_rel WHERE prrelid = pg_class.oid))"
@@ -60,8 +58,8 @@ func (f *footing) sql(version int, t *tableFacts) string {
 		partitions = "(SELECT string_agg(concat_ws(':', c.oid, c.relfilenode, i.xmin), ' ' ORDER BY c.oid) FROM " + partitionsOf(oid) +
 			" t JOIN pg_class c ON c.oid = t.oid LEFT JOIN pg_inherits i ON i.inhrelid = c.oid)"
 	}
-	return "concat(left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), '|', " + oid + "::oid, ':', " + rewritten + ", '|', " + columns("attnum || ':' || atttypid") + ", '|', " + columns("xmin::text") +
-		", '|', (SELECT relfilenode FROM pg_class WHERE oid = " + oid + "), '|', (SELECT string_agg(oid || ':' || xmin, ' ' ORDER BY oid) FROM " + f.published(version) + "), '|', " + partitions + ")"
+	return "concat(left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), '|', " + oid + "::oid, ':', " + rewritten + ", '|', " + columns +
+		", '|', (SELECT string_agg(oid || ':' || xmin, ' ' ORDER BY oid) FROM " + f.published(version) + "), '|', " + partitions + ")"
 }
 
 // published gives the catalog's rows that publish the table: as itself, as a partition of
@@ -102,9 +100,7 @@ type ground string
 const (
 	groundTimeline = iota
 	groundTable
-	groundColumns // their numbers and types
-	groundAltered // which transactions altered them last
-	groundFile    // of the table's rows
+	groundColumns // their numbers, and which transactions altered them last
 	groundPublication
 	groundPartitions
 	groundParts
@@ -128,9 +124,9 @@ func (g ground) carries(h ground) (reason, why string) {
 		return "publication", "the publication was altered: changes may be missing from the log"
 	case differs(groundPartitions):
 		return "partitions", "partitions of the table came, went or were rewritten"
-	case differs(groundColumns), differs(groundAltered) && differs(groundFile):
-		// Values change without a change of rows in the log only when the rows are rewritten, or
-		// another column takes the name.
+	case differs(groundColumns):
+		// Rows may have been rewritten, or another column had the name for a while: both are what the
+		// log does not tell. Most changes of a column's own settings would do no harm; they are rare.
 		return "columns", "needed columns of the table were altered"
 	}
 	return "", ""
