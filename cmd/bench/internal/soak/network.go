@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
@@ -56,13 +57,23 @@ func (w *way) reset() error {
 	return w.restore()
 }
 
-// restore takes connections again.
+// restore takes connections again. While the proxy did not listen, another program on this machine
+// may have been given its port: it is waited for.
 func (w *way) restore() error {
-	if err := w.proxy.Start(); err != nil && !errors.Is(err, toxiproxy.ErrProxyAlreadyStarted) {
-		return fmt.Errorf("open the proxy again: %w", err)
+	for deadline := time.Now().Add(portPatience); ; {
+		err := w.proxy.Start()
+		switch {
+		case err == nil, errors.Is(err, toxiproxy.ErrProxyAlreadyStarted):
+			return nil
+		case !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline):
+			return fmt.Errorf("open the proxy again: %w", err)
+		}
+		<-time.After(portPatience / 600)
 	}
-	return nil
 }
+
+// portPatience is how long a port of ours may be somebody else's: a test's server lives for seconds.
+const portPatience = time.Minute
 
 // silence lets nothing through, in the directions named, and closes nothing.
 func (w *way) silence(streams ...string) (end func() error, err error) {
