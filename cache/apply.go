@@ -127,26 +127,30 @@ func (x *Index) count(st *state) error {
 
 // follow applies a record to the id map and adds what it means for pairs.
 func (x *Index) follow(st *state, r *record) error {
-	next := pair{uint32(r.restaurant - 1), uint32(r.client - 1)}
-	newID := r.id
-	if r.op != opInsert {
-		old, ok := st.ids.take(r.id)
-		if !ok {
-			return fmt.Errorf("change of row id %d: %w: %w", r.id, ErrUnknownID, ErrInconsistent)
+	var old, next pair
+	newID, known, free := r.id, true, true
+	switch {
+	case r.op == opInsert:
+		next = r.pair(pair{})
+		free = st.ids.put(newID, next)
+	case r.op == opMoveID && r.newID == r.id:
+		old, next, known = st.ids.alter(r)
+	default:
+		if old, known = st.ids.take(r.id); known && r.op == opMoveID {
+			newID, next = r.newID, r.pair(old)
+			free = st.ids.put(newID, next)
 		}
+	}
+	if !known {
+		return fmt.Errorf("change of row id %d: %w: %w", r.id, ErrUnknownID, ErrInconsistent)
+	}
+	if !free {
+		return fmt.Errorf("new row id %d: there is a row of this id: %w", newID, ErrInconsistent)
+	}
+	if r.op != opInsert {
 		if err := x.means(st, change(old.restaurant, old.client, 1)); err != nil || r.op == opDeleteID {
 			return err
 		}
-		newID = r.newID
-		if r.restaurant == 0 {
-			next.restaurant = old.restaurant
-		}
-		if r.client == 0 {
-			next.client = old.client
-		}
-	}
-	if !st.ids.put(newID, next) {
-		return fmt.Errorf("new row id %d: there is a row of this id: %w", newID, ErrInconsistent)
 	}
 	return x.means(st, change(next.restaurant, next.client, 0))
 }
@@ -218,7 +222,7 @@ func (x *Index) applyTo(st *state, xid uint64, r uint32, truncate bool, in *chan
 		if listening != nil {
 			listening.note(r, xid, false, portion)
 		}
-		if err := e.applyPortion(p, portion); err != nil {
+		if err := e.applyPortion(p, portion, &x.room); err != nil {
 			e.disown() // it holds a part of the transaction
 			return n, err
 		}
@@ -256,7 +260,7 @@ func (x *Index) begin(e *entry, p *posting, xid uint64, r uint32, truncate bool)
 }
 
 // applyPortion gives changes to the open fill, or to the posting if there is one.
-func (e *entry) applyPortion(p *posting, portion []uint64) error {
+func (e *entry) applyPortion(p *posting, portion []uint64, room *[]uint32) error {
 	if e.ticket != nil {
 		g := &e.ticket.log[len(e.ticket.log)-1]
 		g.changes = append(g.changes, portion...)
@@ -265,7 +269,7 @@ func (e *entry) applyPortion(p *posting, portion []uint64) error {
 	if p == nil {
 		return nil
 	}
-	return p.apply(portion)
+	return p.apply(portion, room)
 }
 
 // disown makes every posting of the restaurant that exists now count no more.

@@ -37,15 +37,28 @@ type changes struct {
 	failed  error  // of spilling: what follows stays in memory
 	raw     []byte // of a run on its way from or to the file
 	heads   []*head
+	inHand  head // of the run that is not in the file
 	portion []uint64
 }
 
 // add takes a change.
 func (c *changes) add(ch uint64) {
-	if len(c.run) >= c.most && c.failed == nil {
-		c.spill()
+	if len(c.run) == cap(c.run) || len(c.run) >= c.most {
+		c.makeRoom()
 	}
 	c.run = append(c.run, ch)
+}
+
+// makeRoom spills a run that is long enough, and makes a shorter one twice as long: append would
+// grow it by a quarter at a time, and leave four times as much behind.
+func (c *changes) makeRoom() {
+	switch n := len(c.run); {
+	case c.failed != nil:
+	case n >= c.most:
+		c.spill()
+	default:
+		c.run = slices.Grow(c.run, max(1, min(n, c.most-n)))
+	}
 }
 
 // spill writes the run in hand to the file. If that cannot be, the run stays in memory and
@@ -80,7 +93,8 @@ func (c *changes) sort() error {
 		c.heads = append(c.heads, h)
 	}
 	if len(c.run) > 0 {
-		c.heads = append(c.heads, &head{part: c.run})
+		c.inHand.part = c.run
+		c.heads = append(c.heads, &c.inHand)
 	}
 	for i := len(c.heads)/2 - 1; i >= 0; i-- {
 		c.sift(i)
@@ -151,13 +165,14 @@ func (c *changes) reset() {
 	c.run, c.heads, c.spilled, c.failed = c.run[:0], c.heads[:0], c.spilled[:0], nil
 	c.file.close()
 	if cap(c.run) > keptMax {
-		c.run, c.scratch, c.heads, c.portion, c.raw = nil, nil, nil, nil, nil
+		c.run, c.scratch, c.heads, c.inHand, c.portion, c.raw = nil, nil, nil, head{}, nil, nil
 	}
 }
 
 // head is the beginning of a sorted run of which the rest is in the file.
 type head struct {
 	part []uint64 // empty when the run is at its end
+	room []uint64 // what part is the rest of
 	file *spill
 	at   int64 // of the rest in the file
 	left int   // changes there
@@ -172,11 +187,11 @@ func (c *changes) refill(h *head) error {
 	if err := h.file.read(c.raw, h.at); err != nil {
 		return fmt.Errorf("%w: %w", err, ErrInconsistent) // the id map has moved on already
 	}
-	part := slices.Grow(h.part[:0], n)[:n]
-	for i := range part {
-		part[i] = binary.NativeEndian.Uint64(c.raw[8*i:])
+	h.room = slices.Grow(h.room[:0], n)[:n]
+	for i := range h.room {
+		h.room[i] = binary.NativeEndian.Uint64(c.raw[8*i:])
 	}
-	h.part, h.at, h.left = part, h.at+int64(8*n), h.left-n
+	h.part, h.at, h.left = h.room, h.at+int64(8*n), h.left-n
 	return nil
 }
 

@@ -196,6 +196,9 @@ func (d *dictionary) count(s *shard, local uint32, by int64) bool {
 		return true
 	}
 	if listed == 0 {
+		if len(s.idle) == cap(s.idle) { // twice as many: in steps of a quarter it would leave four times as much behind
+			s.idle = slices.Grow(s.idle, max(16, len(s.idle)))
+		}
 		s.idle = append(s.idle, local)
 		d.idle.Add(1)
 	}

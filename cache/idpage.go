@@ -44,10 +44,31 @@ func (g *idPage) put(at uint16, p pair, widest *atomic.Uint32) bool {
 	if g.value(at) != 0 {
 		return false
 	}
-	g.fit(p, widest)
-	g.setValue(at, uint64(p.restaurant+1)<<g.clientBits|uint64(p.client))
+	g.set(at, p, widest)
 	g.rows++
 	return true
+}
+
+// alter gives the row at a place the pair that a record leaves it with.
+func (g *idPage) alter(at uint16, r *record, widest *atomic.Uint32) (old, next pair, ok bool) {
+	if g.packed == nil {
+		i, found := slices.BinarySearchFunc(g.few, at, compareAt)
+		if !found {
+			return old, next, false
+		}
+		old = g.few[i].pair
+		next = r.pair(old)
+		g.few[i].pair = next
+		return old, next, true
+	}
+	v := g.value(at)
+	if v == 0 {
+		return old, next, false
+	}
+	old = g.unpack(v)
+	next = r.pair(old)
+	g.set(at, next, widest)
+	return old, next, true
 }
 
 func (g *idPage) take(at uint16) (pair, bool) {
@@ -77,9 +98,14 @@ func (g *idPage) pack(widest *atomic.Uint32) {
 	few := g.few
 	g.few = nil
 	for _, r := range few {
-		g.fit(r.pair, widest)
-		g.setValue(r.at, uint64(r.restaurant+1)<<g.clientBits|uint64(r.client))
+		g.set(r.at, r.pair, widest)
 	}
+}
+
+// set writes a pair into the array.
+func (g *idPage) set(at uint16, p pair, widest *atomic.Uint32) {
+	g.fit(p, widest)
+	g.setValue(at, uint64(p.restaurant+1)<<g.clientBits|uint64(p.client))
 }
 
 // fit makes the array wide enough for p. Widths only grow, and a page starts with the widest

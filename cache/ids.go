@@ -93,6 +93,25 @@ func (m *idMap) putPage(number uint64, ids []int64, restaurants, clients []uint3
 	return n
 }
 
+// alter gives a row another pair in its place: taking it out and putting it back would ask for
+// its page twice, and make one anew where it is alone.
+func (m *idMap) alter(r *record) (old, next pair, ok bool) {
+	number := uint64(r.id) >> idPageBits
+	s := &m.shards[number%shardCount]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	page := s.page(number)
+	if page == nil {
+		return old, next, false
+	}
+	before := page.bytes()
+	old, next, ok = page.alter(uint16(uint64(r.id)%idPageLen), r, &m.width)
+	if grown := page.bytes() - before; grown != 0 {
+		m.size.Add(grown)
+	}
+	return old, next, ok
+}
+
 // take removes an id and returns its pair.
 func (m *idMap) take(id int64) (pair, bool) {
 	number := uint64(id) >> idPageBits

@@ -24,7 +24,23 @@ func TestIDMapAgainstMap(t *testing.T) {
 			continue
 		}
 		p := pair{rng.Uint32N(uint32(i/4 + 1)), rng.Uint32N(uint32(min(1<<31-1, uint64(i)*uint64(i)+1)))}
-		_, there := want[id]
+		was, there := want[id]
+		if rng.IntN(3) == 0 {
+			r := record{op: opMoveID, id: id, newID: id, restaurant: uint64(p.restaurant) + 1, client: uint64(p.client) + 1}
+			if rng.IntN(3) == 0 {
+				p.restaurant, r.restaurant = was.restaurant, 0
+			} else if rng.IntN(3) == 0 {
+				p.client, r.client = was.client, 0
+			}
+			old, next, ok := m.alter(&r)
+			if ok != there || ok && (old != was || next != p) {
+				t.Fatalf("alter %d: %v to %v, %t, want %v to %v, %t", id, old, next, ok, was, p, there)
+			}
+			if there {
+				want[id] = p
+			}
+			continue
+		}
 		if m.put(id, p) == there {
 			t.Fatalf("put %d: there already is %t", id, there)
 		}

@@ -72,6 +72,7 @@ type Index struct {
 	changes   changes // of the transaction in hand
 	ahead     lookahead
 	uncounted []uint64 // the last of changes, whose clients' rows are not counted yet
+	room      []uint32 // to merge changes into a posting
 	staged    int      // chunks of a transaction kept in memory; a test lowers it
 	dir       string   // for what is spilled
 }

@@ -184,11 +184,12 @@ func (p *posting) replay(log []gathered, snap Snapshot) error {
 			*p = posting{seen: p.seen}
 		}
 	}
+	var room []uint32
 	for _, g := range log[first:] {
 		if snap.Sees(g.xid) {
 			continue
 		}
-		if err := p.apply(g.changes); err != nil {
+		if err := p.apply(g.changes, &room); err != nil {
 			return fmt.Errorf("transaction %d: %w", g.xid, err)
 		}
 	}

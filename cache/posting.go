@@ -116,10 +116,11 @@ func (p *posting) remove(c uint32) bool {
 	return true
 }
 
-// apply changes the posting as one transaction does, or a part of it; changes are sorted.
-func (p *posting) apply(changes []uint64) error {
+// apply changes the posting as one transaction does, or a part of it; changes are sorted. The
+// room is used again from one posting to the next.
+func (p *posting) apply(changes []uint64, room *[]uint32) error {
 	if p.big == nil && len(changes) >= mergeLeast && len(changes) >= len(p.small)/mergeShare {
-		return p.merge(changes)
+		return p.merge(changes, room)
 	}
 	for _, ch := range changes {
 		if c, removes := client(ch); !removes {
@@ -132,16 +133,19 @@ func (p *posting) apply(changes []uint64) error {
 }
 
 const (
-	// From mergeLeast changes on, one for mergeShare clients, a new slice costs less than
+	// From mergeLeast changes on, one for mergeShare clients, writing all anew costs less than
 	// moving the clients behind each change.
 	mergeLeast = 8
 	mergeShare = 32
+	// roomMax numbers' room is kept from one merge to the next: 64 KiB, twice of what a small
+	// posting and a portion of changes need.
+	roomMax = 1 << 14
 )
 
 // merge is apply of many changes to a small posting.
-func (p *posting) merge(changes []uint64) error {
+func (p *posting) merge(changes []uint64, room *[]uint32) error {
 	old := p.small
-	merged := make([]uint32, 0, len(old)+len(changes))
+	merged := slices.Grow((*room)[:0], len(old)+len(changes))
 	for len(changes) > 0 {
 		c, _ := client(changes[0])
 		at := 0
@@ -172,11 +176,25 @@ func (p *posting) merge(changes []uint64) error {
 		}
 		p.setExtra(c, rows-1)
 	}
-	p.small, p.out = append(merged, old...), nil
-	if len(p.small) > smallMax {
+	merged = append(merged, old...)
+	if cap(merged) <= roomMax {
+		*room = merged
+	}
+	if p.replace(merged); len(p.small) > smallMax {
 		p.enlarge()
 	}
 	return nil
+}
+
+// replace copies the clients, where the old ones are if nobody holds those and there is room,
+// but not much of it: a new slice for each posting that a large transaction changes is garbage
+// by the tens of megabytes, and so is room that nobody needs.
+func (p *posting) replace(clients []uint32) {
+	n := len(clients)
+	if p.out != nil || n > cap(p.small) || n < cap(p.small)/2 {
+		p.small, p.out = make([]uint32, 0, n+n/8), nil
+	}
+	p.small = append(p.small[:0], clients...)
 }
 
 // setExtra notes the rows of a client beyond the first; at most 0 for none.

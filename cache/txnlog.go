@@ -13,9 +13,10 @@ import (
 type txnLog struct {
 	most    int // chunksMax; a test lowers it
 	chunks  [][]byte
-	spare   [][]byte // emptied chunks for the next transaction
+	spare   [][]byte // emptied chunks: of what was spilled, or for the next transaction
 	n       int
-	lastID  int64 // ids are differences: neighbours in a bulk change
+	lastID  int64  // ids are differences: neighbours in a bulk change
+	given   record // what each gives, one after the other: 5 M of them would be 240 MB of garbage
 	file    spill
 	spilled []int // sizes of the chunks in the file, in order; they come before chunks
 	failed  error // of spilling: what follows stays in memory
@@ -30,6 +31,17 @@ type record struct {
 	client     uint64
 }
 
+// pair is the row's after the change; old is the one before.
+func (r *record) pair(old pair) pair {
+	if r.restaurant != 0 {
+		old.restaurant = uint32(r.restaurant - 1)
+	}
+	if r.client != 0 {
+		old.client = uint32(r.client - 1)
+	}
+	return old
+}
+
 type op uint8
 
 const (
@@ -42,7 +54,7 @@ const (
 const (
 	chunkBytes = 64 << 10
 	recordMax  = 1 + 4*binary.MaxVarintLen64
-	// spareMax bounds what a large transaction leaves behind: 1 MiB.
+	// spareMax chunks are what a large transaction leaves behind: 1 MiB.
 	spareMax = 16
 	// chunksMax chunks stay in memory: 4 MiB, half a million changes.
 	chunksMax = 64
@@ -94,14 +106,13 @@ func (l *txnLog) spill() {
 		}
 		l.spilled = append(l.spilled, len(c))
 		l.chunks = l.chunks[1:]
-		if len(l.spare) < spareMax {
-			l.spare = append(l.spare, c[:0])
-		}
+		l.spare = append(l.spare, c[:0]) // all are filled again at once: as garbage they would add up
 	}
 	l.chunks = nil
 }
 
-// each calls do for every record in order, until do returns an error.
+// each calls do for every record in order, until do returns an error. do must not keep the
+// record.
 func (l *txnLog) each(do func(*record) error) error {
 	var lastID, at int64
 	var buf []byte
@@ -111,28 +122,29 @@ func (l *txnLog) each(do func(*record) error) error {
 			return fmt.Errorf("%w: %w", err, ErrInconsistent) // the id map has moved on already
 		}
 		at += int64(size)
-		if err := eachIn(buf, &lastID, do); err != nil {
+		if err := l.eachIn(buf, &lastID, do); err != nil {
 			return err
 		}
 	}
 	for _, chunk := range l.chunks {
-		if err := eachIn(chunk, &lastID, do); err != nil {
+		if err := l.eachIn(chunk, &lastID, do); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func eachIn(chunk []byte, lastID *int64, do func(*record) error) error {
+func (l *txnLog) eachIn(chunk []byte, lastID *int64, do func(*record) error) error {
+	r := &l.given
 	for len(chunk) > 0 {
-		r, size := decode(chunk, *lastID)
-		if size <= 0 {
+		var size int
+		if *r, size = decode(chunk, *lastID); size <= 0 {
 			return errLog
 		}
 		if r.op != opDelete {
 			*lastID = r.id
 		}
-		if err := do(&r); err != nil {
+		if err := do(r); err != nil {
 			return err
 		}
 		chunk = chunk[size:]
@@ -177,6 +189,9 @@ func (l *txnLog) reset() {
 		if len(l.spare) < spareMax {
 			l.spare = append(l.spare, c[:0])
 		}
+	}
+	if len(l.spare) > spareMax {
+		l.spare = append([][]byte(nil), l.spare[:spareMax]...)
 	}
 	clear(l.chunks)
 	l.chunks, l.n, l.lastID = l.chunks[:0], 0, 0
