@@ -126,11 +126,12 @@ func TestTooManyRebuildsStop(t *testing.T) {
 // skipped, and it goes on when the column is back.
 func TestLostColumnStopsAndResumes(t *testing.T) {
 	t.Parallel()
-	const remove, add = `DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r1'`, `INSERT INTO subscribers_restaurants (restaurant_id, %s) VALUES ('r2', 'meanwhile')`
-	for name, c := range map[string]struct{ spoil, column, says, mend string }{
-		"renamed": {`RENAME client_id TO customer`, "customer", "no column client_id", `RENAME customer TO client_id`},
-		"dropped": {`DROP COLUMN client_id`, "", "no column client_id", `ADD COLUMN client_id varchar DEFAULT 'again'`},
-		"retyped": {`ALTER client_id TYPE bytea USING client_id::bytea`, "client_id", "TYPE text", `ALTER client_id TYPE varchar USING convert_from(client_id, 'UTF8')`},
+	const remove, add = `DELETE FROM subscribers_restaurants WHERE %s = 'r1'`, `INSERT INTO subscribers_restaurants (%s, %s) VALUES ('r2', 'meanwhile')`
+	for name, c := range map[string]struct{ spoil, restaurant, client, says, mend string }{
+		"renamed":            {`RENAME client_id TO customer`, "restaurant_id", "customer", "no column client_id", `RENAME customer TO client_id`},
+		"restaurant renamed": {`RENAME restaurant_id TO place`, "place", "client_id", "no column restaurant_id", `RENAME place TO restaurant_id`},
+		"dropped":            {`DROP COLUMN client_id`, "restaurant_id", "", "no column client_id", `ADD COLUMN client_id varchar DEFAULT 'again'`},
+		"retyped":            {`ALTER client_id TYPE bytea USING client_id::bytea`, "restaurant_id", "client_id", "TYPE text", `ALTER client_id TYPE varchar USING convert_from(client_id, 'UTF8')`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -139,9 +140,9 @@ func TestLostColumnStopsAndResumes(t *testing.T) {
 			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
 			g := start(t, db)
 			g.agree(t)
-			db.Exec(t, `ALTER TABLE subscribers_restaurants `+c.spoil, remove)
-			if c.column != "" {
-				db.Exec(t, fmt.Sprintf(add, c.column))
+			db.Exec(t, `ALTER TABLE subscribers_restaurants `+c.spoil, fmt.Sprintf(remove, c.restaurant))
+			if c.client != "" {
+				db.Exec(t, fmt.Sprintf(add, c.restaurant, c.client))
 			}
 			g.saysWhy(t, c.says)
 			eventually(t, "the index no longer counts as loaded", func() bool { return !g.r.state.isLoaded() })
