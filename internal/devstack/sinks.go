@@ -3,6 +3,7 @@ package devstack
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -45,7 +46,8 @@ func (f *Fingerprint) AddTopic(ctx context.Context, brokers []string, topic stri
 }
 
 // EachCommitted calls do with every committed record that a topic of a plaintext broker holds now,
-// partition by partition in any order, and returns its first error.
+// also those whose commit was answered just now, partition by partition in any order, and returns
+// its first error.
 func EachCommitted(ctx context.Context, brokers []string, topic string, do func(*kgo.Record) error) error {
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic),
@@ -86,6 +88,48 @@ func EachCommitted(ctx context.Context, brokers []string, topic string, do func(
 	return nil
 }
 
+// stable is how long EachCommitted waits for transactions to end.
+const stable = 10 * time.Second
+
+// stableEnds are the last stable offsets. A broker answers a commit before it has written the markers
+// that make it stable, so they are waited for; behind a transaction that stays open for longer
+// nothing can be read.
+func stableEnds(ctx context.Context, admin *kadm.Client, topic string) (kadm.ListedOffsets, error) {
+	written, err := admin.ListEndOffsets(ctx, topic)
+	if err == nil {
+		err = written.Error()
+	}
+	if err != nil {
+		return nil, err
+	}
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for patience := time.After(stable); ; {
+		ends, err := admin.ListCommittedOffsets(ctx, topic)
+		if err == nil {
+			err = ends.Error()
+		}
+		if err != nil {
+			return nil, err
+		}
+		open := false
+		written.Each(func(w kadm.ListedOffset) {
+			end, ok := ends.Lookup(topic, w.Partition)
+			open = open || !ok || end.Offset < w.Offset
+		})
+		if !open {
+			return ends, nil
+		}
+		select {
+		case <-again.C:
+		case <-patience:
+			return ends, nil
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
 // unread is the last stable offset of every partition that is not empty.
 func unread(ctx context.Context, client *kgo.Client, topic string) (map[int32]int64, error) {
 	admin := kadm.NewClient(client)
@@ -93,11 +137,8 @@ func unread(ctx context.Context, client *kgo.Client, topic string) (map[int32]in
 	if err != nil {
 		return nil, err
 	}
-	ends, err := admin.ListCommittedOffsets(ctx, topic)
+	ends, err := stableEnds(ctx, admin, topic)
 	if err != nil {
-		return nil, err
-	}
-	if err := ends.Error(); err != nil {
 		return nil, err
 	}
 	left := map[int32]int64{}

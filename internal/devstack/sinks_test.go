@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -97,5 +98,32 @@ func transact(t *testing.T, client *kgo.Client, d Delivery, end kgo.TransactionE
 	}
 	if err := client.EndTransaction(t.Context(), end); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A broker answers a commit before its markers are written: who reads right after that sees it all
+// the same. Here the commit itself comes a little later than the question.
+func TestEachCommittedWaitsForTheMarkers(t *testing.T) {
+	t.Parallel()
+	broker, err := StartFakeBroker(t.Context(), FakeBrokerOptions{Topics: map[string]int32{"deliveries": 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Close)
+	client := newClient(t, kgo.SeedBrokers(broker.Brokers()...), kgo.DefaultProduceTopic("deliveries"), kgo.TransactionalID("t"))
+	if err := client.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.ProduceSync(t.Context(), kgo.StringRecord("x")).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	committed := make(chan error, 1)
+	time.AfterFunc(200*time.Millisecond, func() { committed <- client.EndTransaction(t.Context(), kgo.TryCommit) })
+	n := 0
+	if err := EachCommitted(t.Context(), broker.Brokers(), "deliveries", func(*kgo.Record) error { n++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-committed; err != nil || n != 1 {
+		t.Errorf("%d records, %v, want the one that was written before the question", n, err)
 	}
 }
