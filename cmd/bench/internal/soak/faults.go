@@ -133,24 +133,22 @@ func (c *chaos) network(n, server int) fault {
 	f.what = fmt.Sprintf("%s, to server %d: %s", daemonName(n), server, kinds[kind])
 	f.begin = func(_ context.Context, w *world) (func(context.Context) error, error) {
 		way := w.network.ways[n][server]
-		var end func() error
 		var err error
 		switch kind {
 		case 0:
 			return nothing, way.reset()
 		case 1:
 			way.cut()
-			end = way.restore
 		case 2:
-			end, err = way.silence("upstream", "downstream")
+			err = way.silence("upstream", "downstream")
 		case 3:
-			end, err = way.silence("downstream")
+			err = way.silence("downstream")
 		case 4:
-			end, err = way.delay(150*time.Millisecond, 100*time.Millisecond)
+			err = way.delay(150*time.Millisecond, 100*time.Millisecond)
 		default:
-			end, err = way.truncate(size)
+			err = way.truncate(size)
 		}
-		return func(context.Context) error { return end() }, err
+		return func(context.Context) error { return way.heal() }, err
 	}
 	return f
 }

@@ -1,7 +1,6 @@
 package soak
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -20,11 +19,11 @@ type network struct {
 	names []string // of the servers
 }
 
-// way is one pair's proxy.
+// way is one pair's proxy. One fault at a time harms it (targets).
 type way struct {
-	proxy *toxiproxy.Proxy
+	api   *toxiproxy.ApiServer
 	mu    sync.Mutex
-	toxic int // counts, for names
+	proxy *toxiproxy.Proxy
 }
 
 func newNetwork() *network {
@@ -41,19 +40,26 @@ func (n *network) lead(daemon int, server, listen, upstream string) (string, err
 	if err := p.Start(); err != nil {
 		return "", fmt.Errorf("open a proxy to %s: %w", server, err)
 	}
-	n.ways[daemon] = append(n.ways[daemon], &way{proxy: p})
+	n.ways[daemon] = append(n.ways[daemon], &way{api: n.api, proxy: p})
 	if daemon == 0 {
 		n.names = append(n.names, server)
 	}
 	return p.Listen, nil
 }
 
+// current is the proxy that serves now.
+func (w *way) current() *toxiproxy.Proxy {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.proxy
+}
+
 // cut closes the connections and refuses new ones.
-func (w *way) cut() { w.proxy.Stop() }
+func (w *way) cut() { w.current().Stop() }
 
 // reset closes the connections; new ones are welcome.
 func (w *way) reset() error {
-	w.proxy.Stop()
+	w.cut()
 	return w.restore()
 }
 
@@ -61,7 +67,7 @@ func (w *way) reset() error {
 // may have been given its port: it is waited for.
 func (w *way) restore() error {
 	for deadline := time.Now().Add(portPatience); ; {
-		err := w.proxy.Start()
+		err := w.current().Start()
 		switch {
 		case err == nil, errors.Is(err, toxiproxy.ErrProxyAlreadyStarted):
 			return nil
@@ -76,52 +82,45 @@ func (w *way) restore() error {
 const portPatience = time.Minute
 
 // silence lets nothing through, in the directions named, and closes nothing.
-func (w *way) silence(streams ...string) (end func() error, err error) {
+func (w *way) silence(streams ...string) error {
 	return w.add(streams, `"type":"timeout","attributes":{"timeout":0}`)
 }
 
 // delay holds back what passes, both ways.
-func (w *way) delay(d, jitter time.Duration) (end func() error, err error) {
+func (w *way) delay(d, jitter time.Duration) error {
 	return w.add([]string{"upstream", "downstream"},
 		fmt.Sprintf(`"type":"latency","attributes":{"latency":%d,"jitter":%d}`, d.Milliseconds(), jitter.Milliseconds()))
 }
 
 // truncate closes connections after so many bytes from the server: in the middle of an answer.
-func (w *way) truncate(bytes int) (end func() error, err error) {
+func (w *way) truncate(bytes int) error {
 	return w.add([]string{"downstream"}, fmt.Sprintf(`"type":"limit_data","attributes":{"bytes":%d}`, bytes))
 }
 
-func (w *way) add(streams []string, toxic string) (end func() error, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var names []string
+func (w *way) add(streams []string, toxic string) error {
 	for _, stream := range streams {
-		w.toxic++
-		name := fmt.Sprintf("t%d", w.toxic)
-		if _, err := w.proxy.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(`{"name":%q,"stream":%q,"toxicity":1,%s}`, name, stream, toxic))); err != nil {
-			return nil, fmt.Errorf("add a network fault: %w", err)
+		if _, err := w.current().Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(`{"name":%q,"stream":%q,"toxicity":1,%s}`, stream, stream, toxic))); err != nil {
+			return fmt.Errorf("add a network fault: %w", err)
 		}
-		names = append(names, name)
 	}
-	return func() error { return w.heal(names) }, nil
+	return nil
 }
 
-// heal closes the connections first: a toxic is taken out of a connection only when that has room
-// for what was held back, which it may never have.
-func (w *way) heal(toxics []string) error {
-	w.proxy.Stop()
-	for _, name := range toxics {
-		if err := w.proxy.Toxics.RemoveToxic(context.Background(), name); err != nil {
-			return fmt.Errorf("end a network fault: %w", err)
-		}
-	}
+// heal begins anew with a proxy that has no toxic. To take one out of the old proxy may take
+// minutes: a connection lets go of it only when it has room for what was held back.
+func (w *way) heal() error {
+	w.cut()
+	w.mu.Lock()
+	old := w.proxy
+	w.proxy = toxiproxy.NewProxy(w.api, old.Name, old.Listen, old.Upstream)
+	w.mu.Unlock()
 	return w.restore()
 }
 
 func (n *network) close() {
 	for _, ways := range n.ways {
 		for _, w := range ways {
-			w.proxy.Stop()
+			w.cut()
 		}
 	}
 }
