@@ -78,4 +78,17 @@ mutant a-list-covers-the-identity publication.go "if table.relation.identity == 
 mutant warden-has-a-budget warden.go 'if s.retained.passes(slot.retained, s.cfg.MaxRetainedWAL) {' 'if false {' RetainedWALIsBounded
 mutant warden-looks-ahead retention.go 'now+slices.Max(r.growths[:]) > limit' 'now+0*slices.Max(r.growths[:]) > limit' SlotIsGivenUpBeforeTheLargestStep
 mutant warden-knows-its-publication warden.go 'case len(steps) > 0:' 'case false:' 'TestRebuilds$/^publication$'
+mutant slot-that-others-moved-is-a-gap session.go 'if slot.confirmed > s.pos.reported {' 'if false {' MovedSlotIsAGap
+mutant another-system reader.go 'case was.SystemID != system.SystemID:' 'case false:' AnotherSystemLoadsAgain
+mutant another-timeline reader.go 'case was.Timeline != system.Timeline:' 'case false:' FailoverLoadsAgain
+mutant rebuilds-are-counted rebuilds.go 'if len(r.at) >= rebuildsPerHour {' 'if false {' TooManyRebuildsStop
+mutant stale-mark-has-an-age fence.go 'time.Unix(0, r.freshAt.Load())) > r.cfg.MaxStaleness {' 'time.Unix(0, r.freshAt.Load())) > 1000*r.cfg.MaxStaleness {' StaleMarkIsBounded
+mutant held-slot-is-waited-for-to-a-bound reader.go 'now.Sub(r.heldSince) > r.cfg.HoldLimit && !r.synced' 'false' HeldSlotNamesTheHolder
+mutant broken-load-is-no-index load.go '		into.Abort()
+		return loaded{}, err' '		into.Abort()
+		err = nil' BrokenLoadBeginsAnew
+mutant slot-in-the-making-has-a-budget retention.go 'if account.passes(slot.retained, cfg.MaxRetainedWAL) {' 'if false {' SlotInTheMakingIsBounded
+mutant unlogged-table table.go 'case !logged:' 'case false:' RefusalsNameTheFix
+mutant unlogged-partition table.go 'if t.leaves = append(t.leaves, l); !logged {' 'if t.leaves = append(t.leaves, l); false {' RefusalsNameTheFix
+mutant published-under-another-name publication.go 'if p.under == "" {' 'if true {' PartitionPublishedUnder
 summary
