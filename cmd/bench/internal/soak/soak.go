@@ -24,7 +24,7 @@ type Config struct {
 	Seed    uint64        // of the changes, the campaigns and the faults
 	Kills   int           // after so many it ends; 0: For counts alone
 	For     time.Duration // after so long it ends; 0: Kills counts alone
-	Pace    time.Duration // from kill to kill, on average; 0: 1 s
+	Pace    time.Duration // from kill to kill, on average; 0: 2 s. More often, and all three brokers are away for minutes
 	// Say is told what happens, from several goroutines.
 	Say func(format string, args ...any)
 }
@@ -53,7 +53,7 @@ type run struct {
 // with all logs is removed unless something was wrong.
 func Run(ctx context.Context, cfg Config) (report *Report, err error) {
 	if cfg.Pace == 0 {
-		cfg.Pace = time.Second
+		cfg.Pace = 2 * time.Second
 	}
 	dir, err := os.MkdirTemp(cfg.Dir, "tiffin-soak-")
 	if err != nil {
