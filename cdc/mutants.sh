@@ -84,11 +84,6 @@ mutant another-timeline reader.go 'case was.Timeline != system.Timeline:' 'case 
 mutant rebuilds-are-counted rebuilds.go 'if len(r.at) >= rebuildsPerHour {' 'if false {' TooManyRebuildsStop
 mutant stale-mark-has-an-age fence.go 'time.Unix(0, r.freshAt.Load())) > r.cfg.MaxStaleness {' 'time.Unix(0, r.freshAt.Load())) > 1000*r.cfg.MaxStaleness {' StaleMarkIsBounded
 mutant held-slot-is-waited-for-to-a-bound reader.go 'now.Sub(r.heldSince) > r.cfg.HoldLimit && !r.synced' 'false' HeldSlotNamesTheHolder
-mutant broken-load-is-no-index load.go '		into.Abort()
-		return loaded{}, err' '		into.Abort()
-		err = nil' BrokenLoadBeginsAnew
-mutant slot-in-the-making-has-a-budget retention.go 'if account.passes(slot.retained, cfg.MaxRetainedWAL) {' 'if false {' SlotInTheMakingIsBounded
-mutant unlogged-table table.go 'case !logged:' 'case false:' RefusalsNameTheFix
+mutant slot-in-the-making-has-a-budget retention.go 'if account.passes(slot.retained, cfg.MaxRetainedWAL) {' 'if account.passes(slot.retained, cfg.MaxRetainedWAL) && false {' SlotInTheMakingIsBounded
 mutant unlogged-partition table.go 'if t.leaves = append(t.leaves, l); !logged {' 'if t.leaves = append(t.leaves, l); false {' RefusalsNameTheFix
-mutant published-under-another-name publication.go 'if p.under == "" {' 'if true {' PartitionPublishedUnder
 summary

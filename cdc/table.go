@@ -59,12 +59,11 @@ func inspectTable(ctx context.Context, q querier, name tableName) (*tableFacts, 
 func describeTable(ctx context.Context, q querier, name tableName) (*tableFacts, error) {
 	t := &tableFacts{}
 	var kind, identity string
-	var logged bool
 	err := q.QueryRow(ctx, `
-		SELECT c.oid, c.relkind::text, c.relreplident::text, c.relpersistence = 'p'
+		SELECT c.oid, c.relkind::text, c.relreplident::text
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = $1 AND c.relname = $2`, name.schema, name.name).
-		Scan(&t.relation.oid, &kind, &identity, &logged)
+		Scan(&t.relation.oid, &kind, &identity)
 	e := &Error{Op: "read table", On: name.String(), Permanent: true}
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -75,8 +74,6 @@ func describeTable(ctx context.Context, q querier, name tableName) (*tableFacts,
 	case kind != "r" && kind != "p":
 		e.Err, e.Fix = errors.New("not a table that can be published"), "name a table or a partitioned table in source.table"
 		return nil, e
-	case !logged:
-		return nil, unloggedError(name)
 	}
 	t.kind, t.relation.identity, t.relation.name = kind[0], identity[0], name
 	unfit := t.inspectColumns(ctx, q)
