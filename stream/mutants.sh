@@ -100,5 +100,5 @@ mutant ledger-with-its-rows writer.go 'p.number("currval", &last, []byte(w.seque
 mutant evict-before-the-offsets session.go 'if err := s.evict(s.work, added[k.Input]); err != nil' 'if err := error(nil); err != nil' 'DeadOwnersTransaction'
 mutant evict-ends-sessions evict.go 's.store.endSessions(ctx, owner)' 's.store.endSessions(ctx, "nobody")' 'DeadOwnersRowLock'
 mutant topic-id-is-compared takeover.go 'if e.topicID != topicID && ' 'if false && ' 'RecreatedInputTopicStops$'
-mutant commits-are-flushed writer.go "IN ('off', 'local')" "IN ('nothing')" CommitsAreFlushed
+mutant commits-are-flushed feedback.go "IN ('off', 'local')" "IN ('nothing')" CommitsAreFlushed
 summary
