@@ -21,7 +21,7 @@ mutant spilled-runs-are-merged changes.go 'c.sift(0)
 	}
 	return c.portion' '}
 	return c.portion'
-mutant spilled-log-comes-first txnlog.go 'if err := eachIn(buf, &lastID, do); err != nil {' 'if err := error(nil); err != nil {'
+mutant spilled-log-comes-first txnlog.go 'if err := l.eachIn(buf, &lastID, do); err != nil {' 'if err := error(nil); err != nil {'
 mutant truncate-forgets-the-file txnlog.go 'l.spilled, l.failed = l.spilled[:0], nil' 'l.failed = nil'
 mutant failed-spill-stays-in-memory changes.go 'c.file.end = end
 			return' 'c.file.end = end; c.run = c.run[:0]; return'
@@ -77,7 +77,8 @@ mutant truncate-empties apply.go 'if truncate {
 		rows = 0
 	}' ''
 mutant truncate-reaches-all apply.go 'to = st.dir.len()' 'to = from'
-mutant truncate-forgets-clients apply.go 'st.clients.forget()' ''
+mutant truncate-forgets-clients apply.go '		t.st.clients.forget()
+' ''
 mutant truncate-forgets-ids apply.go 'ids.reset()' ''
 mutant truncate-voids-what-was-staged txn.go 't.clear()
 	t.truncated' 't.truncated'
@@ -89,10 +90,10 @@ mutant contradiction-stops-answers apply.go 'if err := x.applyAll(t, c.Xid); err
 mutant fault-of-a-reading-stops-answers lookup.go 'x.fault.CompareAndSwap(nil, &fault{st, err})' ''
 mutant removal-needs-a-row apply.go 'if rows < 0 {' 'if false {'
 # The id map.
-mutant id-is-taken-once apply.go 'if !st.ids.put(newID, next) {' 'if st.ids.put(newID, next); false {'
-mutant unchanged-restaurant-stays apply.go 'next.restaurant = old.restaurant' '_ = old'
-mutant unchanged-client-stays apply.go 'next.client = old.client' '_ = old'
-mutant id-moves apply.go 'newID = r.newID' 'newID = r.id'
+mutant id-is-taken-once apply.go 'if !free {' 'if free = true; !free {'
+mutant unchanged-restaurant-stays txnlog.go 'if r.restaurant != 0 {' 'if true {'
+mutant unchanged-client-stays txnlog.go 'if r.client != 0 {' 'if true {'
+mutant id-moves apply.go 'newID, next = r.newID, r.pair(old)' 'next = r.pair(old)'
 # Load and handover.
 mutant load-hides-the-old load.go 'x.serving.Store(nil)
 	x.cur' 'x.cur'
