@@ -106,7 +106,8 @@ const campaignJSON = `{"restaurant_id":%q,"adv_campaign_id":%q,"adv_campaign_con
 	`"adv_campaign_datetime_start":0,"adv_campaign_datetime_end":%d,"datetime_created":1}`
 
 // fans are how many clients each restaurant has.
-func fans() map[string]int { return map[string]int{"small": 2, "large": 25, "none": 0} }
+// Two of the middle ones are two batches, one being inserted while the other is committed.
+func fans() map[string]int { return map[string]int{"small": 2, "middle": 8, "large": 25, "none": 0} }
 
 // filling is the restaurant of each message, the partitions taking turns; none for no message.
 // With a real database there are fewer: each is more statements.
@@ -115,6 +116,7 @@ func (k crashKind) filling() []string {
 		return []string{
 			"small", "small", "large",
 			"bad", "none", "small",
+			"middle", "middle", "middle",
 		}
 	}
 	return []string{
@@ -122,6 +124,7 @@ func (k crashKind) filling() []string {
 		"bad", "large", "small",
 		"large", "none", "small",
 		"small", "over", "bad",
+		"middle", "middle", "middle",
 		"", "small", "",
 	}
 }

@@ -24,7 +24,7 @@ const (
 func (s *session) deliverAll(ctx context.Context, polled <-chan []message) error {
 	defer s.lanes.close()
 	for {
-		s.state.doing(delivering, "")
+		s.state.doing(planning, "")
 		var err error
 		select {
 		case p, ok := <-polled:
@@ -135,20 +135,21 @@ func (s *session) planNext(ctx context.Context, m message) (*trigger, error) {
 	if !ours || m.Offset < next {
 		return nil, nil
 	}
-	s.state.doing(delivering, "looking up subscribers (index)")
-	s.state.writer.Await(lookupLimit)
+	s.state.doing(planning, "looking up subscribers (index)")
+	s.state.planner.Await(lookupLimit)
 	return s.planner.plan(ctx, m)
 }
 
-// send takes a batch into delivery and returns an empty one. It blocks until Postgres has
-// committed the batch, and before that while too many are in flight; an error ends the
-// session.
+// send takes a batch into delivery and returns an empty one. It blocks while too many are in flight,
+// and until Postgres has the rows of the batch before; where the batch is not large, until Postgres
+// has committed it: a transaction has its price, however small it is, and what comes meanwhile
+// shares one. An error ends the session.
 func (s *session) send(b *batch) (*batch, error) {
 	if len(b.triggers) == 0 {
 		return b, nil
 	}
-	s.state.doing(delivering, "waiting for the brokers to commit earlier batches")
-	s.state.writer.Await(2 * pulse.Limit) // the publishers show signs of life themselves
+	s.state.doing(planning, "waiting for earlier batches to be in both sinks")
+	s.state.planner.Await(2 * pulse.Limit) // the publishers show signs of life themselves
 	select {
 	case s.slots <- struct{}{}:
 	case <-s.work.Done():
@@ -167,16 +168,16 @@ func (s *session) send(b *batch) (*batch, error) {
 		defer b.leave()
 		return sinkFault(sinkKafka, s.publish(s.work, b, prev))
 	})
-	s.state.doing(delivering, "waiting for the feedback database")
-	s.state.writer.Await(pulse.Limit + 3*timeoutOf(b.deliveries))
-	b.timing.postgres.begin(b, s.cfg.Now)
-	err := s.storeBatch(s.work, b)
-	b.timing.postgres.end(b, s.cfg.Now, err, &b.timing.postgresErr)
-	b.leave()
-	if err != nil {
-		return newBatch(), sinkFault(sinkPostgres, err)
+	if err := s.beginStoring(b, prev); err != nil {
+		b.leave()
+		return newBatch(), err
 	}
-	s.state.stored()
-	close(b.stored)
+	if b.alone || b.bulky || !s.isLarge(b) {
+		return newBatch(), await(s.work, b.stored)
+	}
 	return newBatch(), nil
+}
+
+func (s *session) isLarge(b *batch) bool {
+	return 2*b.deliveries >= s.batchTarget() || 2*len(b.triggers) >= batchTriggers
 }

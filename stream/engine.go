@@ -129,7 +129,7 @@ func (e *Engine) session(ctx context.Context, until *goal) error {
 		planner:   planner{cfg: &e.cfg, index: e.index},
 		openStore: e.openStore, claims: newClaims(), goal: until, limits: e.limits, care: e.care,
 		work: work, fail: fail, joined: make(chan struct{}),
-		slots: make(chan struct{}, producersPerProcess), lanes: newLanes(), recovering: make(chan struct{}, 1), patience: e.patience,
+		slots: make(chan struct{}, producersPerProcess), writers: make(chan deliverer, writersPerProcess), lanes: newLanes(), recovering: make(chan struct{}, 1), patience: e.patience,
 		balancer: e.balancer,
 	}
 	defer s.close(ctx)

@@ -12,25 +12,32 @@ import (
 	"example.com/tiffin/internal/dsn"
 )
 
-// store is the feedback database as a session sees it. feedback is the one that ships.
-// deliver is called from one goroutine; everything else may be called beside it.
+// store is the feedback database as a session sees it. feedback is the one that ships. Safe for
+// concurrent use.
 type store interface {
 	ledgerStore
 	manifestStore
-	deliverer
-	// another is a deliverer that may be used beside this one, until it is closed.
-	another(ctx context.Context) (deliverer, error)
+	// connect makes a deliverer, which the caller closes.
+	connect(ctx context.Context) (deliverer, error)
 	ping(ctx context.Context) error
+	close(ctx context.Context)
 }
 
-// deliverer writes batches, one at a time.
+// deliverer writes batches, one at a time, on a connection of its own.
 type deliverer interface {
 	// deliver commits a batch in one transaction, or nothing of it: the ledger's new
 	// positions under their epochs, the rows, the manifest. The triggers learn their ids.
-	// It commits when mayCommit is closed. After an error the outcome may be unknown; a
-	// FencedError says that nothing was written.
-	deliver(ctx context.Context, b *batch, mayCommit <-chan struct{}) error
+	// After an error the outcome may be unknown; a FencedError says that nothing was written.
+	deliver(ctx context.Context, b *batch, g gates) error
 	close(ctx context.Context)
+}
+
+// gates are what a batch waits for on its way into Postgres.
+type gates struct {
+	// ledger is closed when the batches are committed from whose positions this one goes on.
+	ledger <-chan struct{}
+	// commit is closed when the batch may be committed.
+	commit <-chan struct{}
 }
 
 // ledgerStore is tiffin.progress.
@@ -76,11 +83,9 @@ func (r *row) campaign() (c Campaign, now int64) {
 	}, number(8)
 }
 
-// feedback is the real store: a pool for the ledger and recovery, one connection for the
-// batches.
+// feedback is the real store: a pool for the ledger and recovery, and the writers' connections.
 type feedback struct {
 	ledger
-	*writer
 	cfg  *Config
 	conn *pgx.ConnConfig
 	// table is the feedback table, quoted.
@@ -104,28 +109,25 @@ func openPool(ctx context.Context, c *Config, cfg *pgxpool.Config) (store, error
 	if err != nil {
 		return nil, err
 	}
-	f := &feedback{cfg: c, conn: cfg.ConnConfig.Copy(), table: c.FeedbackTable.Sanitize()}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	if c.Prepare != nil {
-		err = c.Prepare(ctx, conn)
+		if err := c.Prepare(ctx, conn); err != nil {
+			return nil, err
+		}
 	}
-	if err == nil { // a predecessor of ours on a machine that vanished
-		_, err = endSessions(ctx, conn, c.Kafka.Group, c.Kafka.Process)
+	// Those of a predecessor of ours on a machine that vanished.
+	if _, err := endSessions(ctx, conn, c.Kafka.Group, c.Kafka.Process); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		f.writer, err = newWriter(ctx, conn, c)
-	}
-	if err == nil {
-		f.ledger = ledger{group: c.Kafka.Group, topic: c.Kafka.Input, owner: c.Kafka.Process}
-		f.pool, err = pgxpool.NewWithConfig(ctx, cfg)
-	}
-	if err != nil {
-		_ = conn.Close(ctx)
+	f := &feedback{cfg: c, conn: cfg.ConnConfig.Copy(), table: c.FeedbackTable.Sanitize()}
+	f.ledger = ledger{group: c.Kafka.Group, topic: c.Kafka.Input, owner: c.Kafka.Process}
+	if f.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
-func (f *feedback) another(ctx context.Context) (deliverer, error) {
+func (f *feedback) connect(ctx context.Context) (deliverer, error) {
 	conn, err := pgx.ConnectConfig(ctx, f.conn)
 	if err != nil {
 		return nil, err
@@ -171,10 +173,7 @@ func tune(c *pgx.ConnConfig) {
 
 func (f *feedback) ping(ctx context.Context) error { return f.pool.Ping(ctx) }
 
-func (f *feedback) close(ctx context.Context) {
-	f.writer.close(ctx)
-	f.pool.Close()
-}
+func (f *feedback) close(context.Context) { f.pool.Close() }
 
 func (f *feedback) rows(ctx context.Context, run idRange, each func(row) error) error {
 	return eachRow(ctx, f.pool, f.table, run.first, run.last, each)

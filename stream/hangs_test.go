@@ -63,7 +63,7 @@ func TestHangingStreamIsNamed(t *testing.T) {
 	if got := passes(20 * time.Minute); got != "" {
 		t.Errorf("a long lookup: %s", got)
 	}
-	if got := passes(20 * time.Minute); !strings.HasPrefix(got, "stream: the writer hangs: no sign of life for ") {
+	if got := passes(20 * time.Minute); !strings.HasPrefix(got, "stream: the planner hangs: no sign of life for ") {
 		t.Errorf("a lookup that never ends: %q", got)
 	}
 	release()

@@ -134,20 +134,20 @@ func (s *session) deliverLarge(l *lane, b, before *batch) error {
 }
 
 func (s *session) storeLarge(l *lane, b *batch) error {
-	w, err := s.store.another(l.cut)
+	w, err := s.store.connect(l.cut)
 	if err != nil {
 		return fmt.Errorf("connection for a large campaign: %w", err)
 	}
 	defer w.close(s.work)
 	b.rows = &l.progress.rows
-	mayCommit := closed()
+	g := gates{ledger: closed(), commit: closed()}
 	if b.bulky { // no chunk can be acknowledged before the commit
-		mayCommit = s.onceLimitsStand(l.cut, b)
+		g.commit = s.onceLimitsStand(l.cut, b)
 	}
-	err = w.deliver(l.cut, b, mayCommit)
+	err = w.deliver(l.cut, b, g)
 	if fault := refusedRow(err); fault != nil { // alone, and nothing of it is produced yet
 		b.refuse(fault)
-		return w.deliver(l.cut, b, mayCommit)
+		return w.deliver(l.cut, b, g)
 	}
 	return err
 }

@@ -126,9 +126,9 @@ type countedRows struct {
 	n int64
 }
 
-func (c *countedRows) another(context.Context) (deliverer, error) { return c, nil }
+func (c *countedRows) connect(context.Context) (deliverer, error) { return c, nil }
 
-func (c *countedRows) deliver(_ context.Context, b *batch, _ <-chan struct{}) error {
+func (c *countedRows) deliver(_ context.Context, b *batch, _ gates) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, t := range b.triggers {

@@ -335,7 +335,10 @@ func (m *memberProcess) dial(ctx context.Context, network, address string) (net.
 
 // deliver may take longer than anybody in the group waits; what was sent to Postgres is
 // committed all the same, unless the process died first or somebody else took the partition.
-func (m *memberProcess) deliver(ctx context.Context, b *batch, mayCommit <-chan struct{}) error {
+func (m *memberProcess) deliver(ctx context.Context, b *batch, g gates) error {
+	if err := m.insertRows(ctx, b, g); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	slow := m.slow
 	m.slow = 0
@@ -346,11 +349,11 @@ func (m *memberProcess) deliver(ctx context.Context, b *batch, mayCommit <-chan 
 	if m.fault.isDead() {
 		return errDead
 	}
-	return m.memory.deliver(context.WithoutCancel(ctx), b, mayCommit)
+	return m.finish(context.WithoutCancel(ctx), b)
 }
 
-// another is for a large campaign: as slow, and as dead, as the process.
-func (m *memberProcess) another(context.Context) (deliverer, error) { return m, nil }
+// connect's deliverers are as slow, and as dead, as the process.
+func (m *memberProcess) connect(context.Context) (deliverer, error) { return m, nil }
 
 func (m *memberProcess) claim(_ context.Context, partition int32, topic [16]byte) (entry, bool, error) {
 	if m.fault.isDead() {

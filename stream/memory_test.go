@@ -187,19 +187,29 @@ func (m *memory) rows(_ context.Context, run idRange, each func(row) error) erro
 	return nil
 }
 
-// another's batches are effects of their own.
-func (m *memory) another(context.Context) (deliverer, error) { return memoryLane{m}, nil }
+func (m *memory) connect(context.Context) (deliverer, error) { return m, nil }
 
-type memoryLane struct{ *memory }
-
-func (m memoryLane) deliver(_ context.Context, b *batch, _ <-chan struct{}) error {
-	return m.effect("deliver large", func() error { return m.commit(b) })
-}
-
-func (m *memory) deliver(ctx context.Context, b *batch, mayCommit <-chan struct{}) error {
-	if err := await(ctx, mayCommit); err != nil {
+// deliver of a lane is an effect of its own.
+func (m *memory) deliver(ctx context.Context, b *batch, g gates) error {
+	if b.rows != nil {
+		return m.effect("deliver large", func() error { return m.commit(b) })
+	}
+	if err := m.insertRows(ctx, b, g); err != nil {
 		return err
 	}
+	return m.finish(ctx, b)
+}
+
+// insertRows ends when the batch may be committed; nothing is there before.
+func (m *memory) insertRows(ctx context.Context, b *batch, g gates) error {
+	close(b.taken)
+	if err := await(ctx, g.ledger); err != nil {
+		return err
+	}
+	return await(ctx, g.commit)
+}
+
+func (m *memory) finish(ctx context.Context, b *batch) error {
 	// Every second batch lets everything overtake that does not wait for the store; the others
 	// overtake what does not wait for the brokers.
 	m.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -18,11 +19,12 @@ import (
 const careFor = time.Minute
 
 // care is taken while rows are being refused: each campaign is alone with its rows, and none
-// of its records is produced before Postgres has taken them. It outlives the session; one
-// session at a time uses it.
-type care struct{ until time.Time }
+// of its records is produced before Postgres has taken them. It outlives the session.
+type care struct{ until atomic.Int64 } // in Unix nanoseconds
 
-func (c *care) taken(now time.Time) bool { return now.Before(c.until) }
+func (c *care) taken(now time.Time) bool { return now.UnixNano() < c.until.Load() }
+
+func (c *care) take(now time.Time) { c.until.Store(now.Add(careFor).UnixNano()) }
 
 // refusedRow returns the fault of the record when err says that a rule of the feedback table
 // refuses it: a CHECK constraint, a text longer than its column, an exception that a trigger
@@ -46,19 +48,19 @@ func refusedRow(err error) *MalformedError {
 
 // storeBatch commits a batch in Postgres. A campaign that the table refuses is stored as the dead
 // letter that it becomes.
-func (s *session) storeBatch(ctx context.Context, b *batch) error {
-	mayCommit := s.mayCommit(ctx, b)
-	err := s.store.deliver(ctx, b, mayCommit)
+func (s *session) storeBatch(ctx context.Context, w deliverer, b *batch, behind <-chan struct{}) error {
+	g := gates{ledger: behind, commit: s.mayCommit(ctx, b)}
+	err := w.deliver(ctx, b, g)
 	fault := refusedRow(err)
 	if fault == nil {
 		return err
 	}
-	s.care.until = s.cfg.Now().Add(careFor)
+	s.care.take(s.cfg.Now())
 	if !b.alone || b.bulky && closedAlready(b.taken) {
 		return fmt.Errorf("a campaign is refused; each is tried alone now: %w", err)
 	}
 	b.refuse(fault)
-	return s.store.deliver(ctx, b, mayCommit)
+	return w.deliver(ctx, b, g)
 }
 
 // awaitRows waits, where care is taken, until no row of the batch can be refused any more.

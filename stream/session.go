@@ -46,6 +46,7 @@ type session struct {
 	openStore func(context.Context, *Config) (store, error)
 
 	store    store
+	writers  chan deliverer // those that are free
 	topics   topics
 	rotation *rotation
 	cl       *kgo.Client
@@ -86,6 +87,9 @@ func (s *session) open(ctx context.Context) error {
 	s.state.enter("connecting to the feedback database")
 	var err error
 	if s.store, err = s.openStore(ctx, s.cfg); err != nil {
+		return sinkFault(sinkPostgres, fmt.Errorf("feedback database: %w", err))
+	}
+	if err := s.openWriters(ctx); err != nil {
 		return sinkFault(sinkPostgres, fmt.Errorf("feedback database: %w", err))
 	}
 	s.state.enter("connecting to the brokers")
@@ -378,6 +382,7 @@ func (s *session) close(ctx context.Context) {
 	if s.rotation != nil {
 		s.rotation.close(ctx)
 	}
+	s.closeWriters(ctx)
 	if s.store != nil {
 		s.store.close(ctx)
 	}

@@ -20,18 +20,19 @@ type state struct {
 	mu     sync.Mutex
 	phase  string            // why not ready; empty when delivering
 	fault  string            // what ended the last session, while there is no new one
-	steps  [3]step           // by goroutine
+	steps  [4]step           // by goroutine
 	probes map[string]string // sink -> what its probe says
 	served bool              // ready at least once
 	large  []*progress       // of what is on a lane
 	waits  map[int32]string  // partition -> why it waits while others go on
 	moved  bool              // something was delivered since the last fault
+	inhand int               // batches on their way into Postgres
 	handed int               // batches that only the brokers have yet to commit
 
 	pulses pulse.Pulses
-	// session is the pulse of what opens and ends sessions, writer of what plans and writes batches,
-	// publisher of what brings them to the brokers.
-	session, writer, publisher *pulse.Pulse
+	// session is the pulse of what opens and ends sessions, planner of what plans batches, writer of
+	// what brings them to Postgres, publisher of what brings them to the brokers.
+	session, planner, writer, publisher *pulse.Pulse
 }
 
 // step is what a goroutine waits for, and since when.
@@ -43,13 +44,15 @@ type step struct {
 // The goroutines whose steps are told.
 const (
 	polling = iota
-	delivering
+	planning
+	storing
 	publishing
 )
 
 func newState(now func() time.Time) *state {
 	s := &state{now: now, phase: "starting", probes: map[string]string{}, waits: map[int32]string{}}
-	s.session, s.writer, s.publisher = s.pulses.New("stream: the session"), s.pulses.New("stream: the writer"), s.pulses.New("stream: the publishers")
+	s.session, s.planner = s.pulses.New("stream: the session"), s.pulses.New("stream: the planner")
+	s.writer, s.publisher = s.pulses.New("stream: a writer"), s.pulses.New("stream: a publisher")
 	return s
 }
 
@@ -75,7 +78,8 @@ func (s *state) ended(err error) {
 	clear(s.steps[:])
 	clear(s.probes)
 	clear(s.waits)
-	s.handed = 0
+	s.inhand, s.handed = 0, 0
+	s.planner.Rest()
 	s.writer.Rest()
 	s.publisher.Rest()
 }
@@ -85,21 +89,38 @@ func (s *state) doing(who int, what string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case who != delivering:
+	case who != planning:
 	case what == "":
-		s.writer.Rest()
+		s.planner.Rest()
 	default:
-		s.writer.Beat()
+		s.planner.Beat()
 	}
 	if s.steps[who].what != what {
 		s.steps[who] = step{what, s.now()}
 	}
 }
 
-// stored says that Postgres has committed a batch: the brokers' turn.
-func (s *state) stored() {
+// writing says that a batch is on its way into Postgres, which may take as long as the limit.
+func (s *state) writing(limit time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.writer.Await(limit)
+	if s.inhand++; s.inhand == 1 {
+		s.steps[storing] = step{"waiting for the feedback database", s.now()}
+	}
+}
+
+// stored says that Postgres has committed a batch: the brokers' turn. Another may still be on its
+// way, within the limit.
+func (s *state) stored(limit time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writer.Await(limit)
+	if s.inhand--; s.inhand == 0 {
+		s.writer.Rest()
+		s.steps[storing].what = ""
+	}
+	s.steps[storing].since = s.now()
 	s.publisher.Beat()
 	if s.handed++; s.handed == 1 {
 		s.steps[publishing] = step{"waiting for the brokers to commit", s.now()}

@@ -93,11 +93,13 @@ func (w *writer) statements() map[string]string {
 	}
 }
 
-// deliver commits a batch: the ledger's new positions, the rows, the manifest. When it
+// deliver commits a batch: the rows, the ledger's new positions, the manifest. When it
 // returns an error the outcome may be unknown (a lost connection during COMMIT): the ledger
 // knows, so the session ends and the next one asks it. On success the triggers know their ids.
-func (w *writer) deliver(ctx context.Context, b *batch, mayCommit <-chan struct{}) error {
-	first, last, err := w.insertRows(ctx, b)
+func (w *writer) deliver(ctx context.Context, b *batch, g gates) error {
+	// Where nothing has to be waited for, the ledger moves in the rows' round trip.
+	advanced := closedAlready(g.ledger)
+	first, last, err := w.insertRows(ctx, b, advanced)
 	if err != nil {
 		return fmt.Errorf("feedback table: %w", err)
 	}
@@ -107,7 +109,15 @@ func (w *writer) deliver(ctx context.Context, b *batch, mayCommit <-chan struct{
 	if !closedAlready(b.taken) {
 		close(b.taken)
 	}
-	if err := await(ctx, mayCommit); err != nil {
+	if !advanced {
+		if err := await(ctx, g.ledger); err != nil {
+			return err
+		}
+		if err := w.advance(ctx, b); err != nil {
+			return err
+		}
+	}
+	if err := await(ctx, g.commit); err != nil {
 		return err
 	}
 	if err := w.finish(ctx, b); err != nil {
@@ -116,11 +126,11 @@ func (w *writer) deliver(ctx context.Context, b *batch, mayCommit <-chan struct{
 	return nil
 }
 
-// insertRows begins the transaction, inserts every row, moves the ledger, and returns the
-// sequence's value before the first row and at the last. The ledger comes last, so that its
+// insertRows begins the transaction, inserts every row, moves the ledger if asked to, and returns
+// the sequence's value before the first row and at the last. The ledger comes last, so that its
 // row is locked shortly: a process that takes the partition over does not wait for the rows
 // of one that is slow, or stopped.
-func (w *writer) insertRows(ctx context.Context, b *batch) (before, last int64, err error) {
+func (w *writer) insertRows(ctx context.Context, b *batch, advance bool) (before, last int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeoutOf(b.deliveries))
 	defer cancel()
 	if w.conn.PgConn().TxStatus() != 'I' { // a batch was refused
@@ -132,7 +142,9 @@ func (w *writer) insertRows(ctx context.Context, b *batch) (before, last int64, 
 	defer func() { err = errors.Join(err, p.close()) }()
 	p.command("begin", -1)
 	if b.deliveries == 0 {
-		p.advance(w, b)
+		if advance {
+			p.advance(w, b)
+		}
 		return 0, 0, p.finish()
 	}
 	p.number("nextval", &before, []byte(w.sequence))
@@ -151,8 +163,20 @@ func (w *writer) insertRows(ctx context.Context, b *batch) (before, last int64, 
 		return 0, 0, err
 	}
 	p.number("currval", &last, []byte(w.sequence))
-	p.advance(w, b)
+	if advance {
+		p.advance(w, b)
+	}
 	return before, last, p.finish()
+}
+
+// advance moves the ledger.
+func (w *writer) advance(ctx context.Context, b *batch) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	p := w.startPipe(ctx)
+	defer func() { err = errors.Join(err, p.close()) }()
+	p.advance(w, b)
+	return p.finish()
 }
 
 func timeoutOf(rows int) time.Duration { return statementTimeout + time.Duration(rows)*rowTimeout }
