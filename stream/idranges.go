@@ -107,18 +107,25 @@ func parseMultirange(text string) (idRanges, error) {
 	return ranges, nil
 }
 
-// first returns the first n ids.
-func (r idRanges) first(n int64) idRanges {
-	var head idRanges
-	for _, run := range r {
-		if n <= 0 {
-			break
-		}
+// dealer deals ids out, ascending. What it gives shares memory that nobody writes to again.
+type dealer struct {
+	left  idRanges // which it changes
+	dealt idRanges
+}
+
+// take returns the next n ids.
+func (d *dealer) take(n int64) idRanges {
+	from := len(d.dealt)
+	for n > 0 && len(d.left) > 0 {
+		run := &d.left[0]
 		size := min(n, run.last-run.first+1)
-		head = append(head, idRange{run.first, run.first + size - 1})
+		d.dealt = append(d.dealt, idRange{run.first, run.first + size - 1})
 		n -= size
+		if run.first += size; run.first > run.last {
+			d.left = d.left[1:]
+		}
 	}
-	return head
+	return d.dealt[from:len(d.dealt):len(d.dealt)]
 }
 
 // before counts the ids that stand before id.

@@ -28,7 +28,9 @@ func TestIDRangesAreTheListOfTheirIDs(t *testing.T) {
 			}
 		}
 		check("all", ranges, ids)
-		check("first", ranges.first(n), ids[:cut])
+		d := dealer{left: slices.Clone(ranges)}
+		check("first", d.take(n), ids[:cut])
+		check("rest", d.take(100), ids[cut:])
 		check("skip", ranges.skip(n), ids[cut:])
 		if got := ranges.count(); got != int64(len(ids)) {
 			t.Fatalf("count of %v: %d", ranges, got)

@@ -69,8 +69,8 @@ func (w *writer) appendManifest(dst []byte, t *trigger) []byte {
 	dst = binary.BigEndian.AppendUint32(appendLength(dst, 4), uint32(t.partition))
 	dst = appendInt8(dst, t.offset)
 	dst = appendField(dst, string(t.outcome))
-	dst = appendNullable(dst, known(t, t.campaign.RestaurantID))
-	dst = appendNullable(dst, known(t, t.campaign.ID))
+	dst = appendNullable(dst, t.campaign.RestaurantID, t.untold(t.campaign.RestaurantID))
+	dst = appendNullable(dst, t.campaign.ID, t.untold(t.campaign.ID))
 	dst = appendInt8(dst, t.now)
 	if t.mark.LSN == 0 {
 		dst = appendNull(dst)
@@ -92,15 +92,16 @@ func (w *writer) appendManifest(dst []byte, t *trigger) []byte {
 	if t.recipients == nil {
 		return appendNull(appendNull(dst))
 	}
-	return appendNullable(appendNullable(dst, orNull(&t.context.parent)), orNull(&t.context.state))
+	dst = appendNullable(dst, t.context.parent, t.context.parent == "")
+	return appendNullable(dst, t.context.state, t.context.state == "")
 }
 
-// appendNullable appends a text, or null for nil.
-func appendNullable(dst []byte, text *string) []byte {
-	if text == nil {
+// appendNullable appends a text, or null.
+func appendNullable(dst []byte, text string, null bool) []byte {
+	if null {
 		return appendNull(dst)
 	}
-	return appendField(dst, *text)
+	return appendField(dst, text)
 }
 
 // manifestParams are those of insertManifest.
@@ -115,7 +116,8 @@ func (w *writer) manifestParams(b *batch) ([][]byte, error) {
 	for i, t := range b.triggers {
 		partitions[i], offsets[i], counts[i] = t.partition, t.offset, int64(t.deliveries())
 		outcomes[i], stale[i], nows[i] = string(t.outcome), t.mark.Stale, t.now
-		restaurants[i], campaigns[i] = known(t, t.campaign.RestaurantID), known(t, t.campaign.ID)
+		restaurants[i] = orNull(&t.campaign.RestaurantID, t.untold(t.campaign.RestaurantID))
+		campaigns[i] = orNull(&t.campaign.ID, t.untold(t.campaign.ID))
 		if t.mark.LSN != 0 {
 			text := t.mark.LSN.String()
 			fences[i] = &text
@@ -125,7 +127,7 @@ func (w *writer) manifestParams(b *batch) ([][]byte, error) {
 			ids[i] = &text
 		}
 		if t.recipients != nil {
-			parents[i], states[i] = orNull(&t.context.parent), orNull(&t.context.state)
+			parents[i], states[i] = orNull(&t.context.parent, t.context.parent == ""), orNull(&t.context.state, t.context.state == "")
 		}
 		if t.fault != nil {
 			reasons[i], texts[i] = &t.fault.Reason, &t.fault.Text
@@ -160,17 +162,12 @@ func (w *writer) manifestParams(b *batch) ([][]byte, error) {
 	return params, nil
 }
 
-func orNull(text *string) *string {
-	if *text == "" {
+func orNull(text *string, null bool) *string {
+	if null {
 		return nil
 	}
 	return text
 }
 
-// known is null for what a malformed message did not tell.
-func known(t *trigger, text string) *string {
-	if t.fault != nil && text == "" {
-		return nil
-	}
-	return &text
-}
+// untold reports whether a text is one that a malformed message did not tell.
+func (t *trigger) untold(text string) bool { return t.fault != nil && text == "" }

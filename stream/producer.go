@@ -42,6 +42,7 @@ type producer struct {
 	arenas chan *arena
 	// records fills one arena after the other, from trigger to trigger; flush ends the last.
 	records arenaWriter
+	headers headerRoom
 	// explicit says that the broker wants AddOffsetsToTxn before TxnOffsetCommit: it has no
 	// transactions of version 2 (KIP-890).
 	explicit bool
@@ -122,7 +123,7 @@ func (p *producer) begin() error {
 // sendDeliveries produces the records of recipients [from, to) of a trigger. It returns when
 // all are encoded, not when they are acknowledged: flush waits for that.
 func (p *producer) sendDeliveries(ctx context.Context, t *trigger, env *envelope, from, to int) error {
-	headers := headersOf(triggerID(p.topics.input.name, t.partition, t.offset), t.context)
+	headers := p.headers.of(p.topics.input.name, t.partition, t.offset, t.context)
 	for client := range t.recipients.Range(from, to) {
 		if err := p.records.add(ctx, client, env, headers); err != nil {
 			return err

@@ -29,7 +29,8 @@ type recovery struct {
 	rowsGone, lettersGone remark
 	unknown               unknownMessages
 
-	traces recovered // of the messages in the open transaction
+	headers headerRoom
+	traces  recovered // of the messages in the open transaction
 }
 
 // run sends the missing records in one or more transactions; the last moves the group's
@@ -151,7 +152,7 @@ func (b *rowBuilder) add(ctx context.Context, row row) error {
 		}
 		c, now := row.campaign()
 		b.env = newEnvelope(&c, now)
-		b.headers = headersOf(triggerID(b.r.s.topics.input.name, b.r.partition, b.rec.offset), b.rec.trace)
+		b.headers = b.r.headers.of(b.r.s.topics.input.name, b.r.partition, b.rec.offset, b.rec.trace)
 	}
 	limit := int(b.r.s.topics.output.maxMessage)
 	if size := b.size(row.client, limit); size > limit {

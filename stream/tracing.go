@@ -27,16 +27,32 @@ const (
 	tracestate  = "tracestate"
 )
 
-// headersOf are the headers of every record that a message makes.
-func headersOf(trigger string, c traceContext) []kgo.RecordHeader {
-	headers := []kgo.RecordHeader{{Key: "trigger", Value: []byte(trigger)}}
+// headerRoom makes the headers of records. Memory is asked for many messages at a time, and never
+// used again: it is freed with the last record. The zero value is ready.
+type headerRoom struct {
+	text    []byte
+	headers []kgo.RecordHeader
+}
+
+// of are the headers of every record that a message makes.
+func (h *headerRoom) of(topic string, partition int32, offset int64, c traceContext) []kgo.RecordHeader {
+	const perMessage, atOnce = 3, 128
+	if cap(h.headers)-len(h.headers) < perMessage {
+		h.headers = make([]kgo.RecordHeader, 0, perMessage*atOnce)
+	}
+	if most := len(topic) + 32; cap(h.text)-len(h.text) < most {
+		h.text = make([]byte, 0, atOnce*most)
+	}
+	from, first := len(h.text), len(h.headers)
+	h.text = appendTriggerID(h.text, topic, partition, offset)
+	h.headers = append(h.headers, kgo.RecordHeader{Key: "trigger", Value: h.text[from:len(h.text):len(h.text)]})
 	if c.parent != "" {
-		headers = append(headers, kgo.RecordHeader{Key: traceparent, Value: []byte(c.parent)})
+		h.headers = append(h.headers, kgo.RecordHeader{Key: traceparent, Value: []byte(c.parent)})
 	}
 	if c.state != "" {
-		headers = append(headers, kgo.RecordHeader{Key: tracestate, Value: []byte(c.state)})
+		h.headers = append(h.headers, kgo.RecordHeader{Key: tracestate, Value: []byte(c.state)})
 	}
-	return headers
+	return h.headers[first:len(h.headers):len(h.headers)]
 }
 
 // size bounds what the headers add to a record.

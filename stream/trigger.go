@@ -65,7 +65,13 @@ func (t *trigger) release() {
 
 // triggerID names a campaign message: TOPIC/PARTITION/OFFSET.
 func triggerID(topic string, partition int32, offset int64) string {
-	return topic + "/" + strconv.FormatInt(int64(partition), 10) + "/" + strconv.FormatInt(offset, 10)
+	return string(appendTriggerID(nil, topic, partition, offset))
+}
+
+func appendTriggerID(dst []byte, topic string, partition int32, offset int64) []byte {
+	dst = append(append(dst, topic...), '/')
+	dst = append(strconv.AppendInt(dst, int64(partition), 10), '/')
+	return strconv.AppendInt(dst, offset, 10)
 }
 
 // batch is what one Postgres transaction and, unless it is on a lane, one Kafka transaction

@@ -246,9 +246,9 @@ func (w *writer) assignIDs(ctx context.Context, b *batch, before, last int64) er
 			return swallowed(int64(b.deliveries), all.count())
 		}
 	}
+	d := dealer{left: all, dealt: make(idRanges, 0, len(all)+len(b.triggers))}
 	for _, t := range b.triggers {
-		t.ids = all.first(int64(t.deliveries()))
-		all = all.skip(int64(t.deliveries()))
+		t.ids = d.take(int64(t.deliveries()))
 	}
 	return nil
 }
