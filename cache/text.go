@@ -86,12 +86,25 @@ func fromHex(digits uint64) (uint32, bool) {
 
 // appendUUID prints what packUUID read.
 func appendUUID(to []byte, u *[16]byte) []byte {
-	const digits = "0123456789abcdef"
 	var text [uuidLen]byte
+	a, b := toHex(binary.BigEndian.Uint32(u[0:])), toHex(binary.BigEndian.Uint32(u[4:]))
+	c, d := toHex(binary.BigEndian.Uint32(u[8:])), toHex(binary.BigEndian.Uint32(u[12:]))
+	binary.BigEndian.PutUint64(text[0:], a)
+	binary.BigEndian.PutUint32(text[9:], uint32(b>>32))
+	binary.BigEndian.PutUint32(text[14:], uint32(b))
+	binary.BigEndian.PutUint32(text[19:], uint32(c>>32))
+	binary.BigEndian.PutUint32(text[24:], uint32(c))
+	binary.BigEndian.PutUint64(text[28:], d)
 	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
-	for i, at := range [16]uint8{0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34} {
-		b := u[i]
-		text[at], text[at+1] = digits[b>>4], digits[b&15]
-	}
 	return append(to, text[:]...)
+}
+
+// toHex is the opposite of fromHex: eight digits at once, the first one in the highest byte.
+func toHex(value uint32) uint64 {
+	n := uint64(value)
+	n = (n | n<<16) & 0x0000ffff0000ffff
+	n = (n | n<<8) & 0x00ff00ff00ff00ff
+	n = (n | n<<4) & 0x0f0f0f0f0f0f0f0f
+	letters := (n + 0x0606060606060606) >> 4 & 0x0101010101010101 // one in each byte above 9
+	return n + 0x3030303030303030 + letters*('a'-'9'-1)
 }

@@ -46,7 +46,7 @@ func BenchmarkMessagesToIndex(b *testing.B) {
 		},
 	}
 	for name, form := range forms {
-		for _, size := range []int{1, 1000, 100_000} {
+		for _, size := range []int{1, 100, 1000, 100_000} {
 			b.Run(fmt.Sprintf("%s/%d", name, size), func(b *testing.B) { benchmarkMessages(b, min(b.N, benchRows), size, form) })
 		}
 	}
