@@ -23,6 +23,9 @@ var (
 	// ErrNotLoaded says that no load has finished since New or since the last BeginLoad.
 	ErrNotLoaded = errors.New("index is not loaded")
 
+	// ErrManyRows says that a lookup would have to read more rows than it was allowed to.
+	ErrManyRows = errors.New("more rows would have to be read than this lookup may")
+
 	// ErrClosed says that Close was called.
 	ErrClosed = errors.New("index is closed")
 

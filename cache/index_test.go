@@ -355,28 +355,33 @@ func TestMetricsShowTheIndex(t *testing.T) {
 	}
 }
 
-// Whether a lookup would have to read much is known without reading: by the exact number of rows, and
-// by whether the posting counts.
-func TestReadsMoreThanKnowsWhatALookupCosts(t *testing.T) {
+// A lookup that may not read much fails where it would have to: by the exact number of rows, and by
+// whether the posting counts.
+func TestLookupReadsNoMoreThanItMay(t *testing.T) {
 	t.Parallel()
-	x := newIndex(t, 1<<20, &table{})
-	if x.ReadsMoreThan("r", 0) {
-		t.Error("before the load there is nothing to be read")
-	}
+	x := newIndex(t, 1<<20, &table{rows: map[string][]string{"r": {"a", "b", "c"}}, snap: Snapshot{Xmin: 1000, Xmax: 1000}})
 	store := &forgetful{lossy: x.shelf.lru}
 	x.shelf.lru = store
 	load(t, x, false, [2]string{"r", "a"}, [2]string{"r", "b"}, [2]string{"r", "c"})
 	x.shelf.lru.Wait()
-	if x.ReadsMoreThan("r", 2) {
-		t.Error("a posting in memory is not read")
+	try := func(restaurant string, rows int) error {
+		r, err := x.LookupReading(t.Context(), restaurant, rows)
+		if err == nil {
+			r.Release()
+		}
+		return err
+	}
+	if err := try("r", 2); err != nil {
+		t.Errorf("a posting in memory is not read: %v", err)
+	}
+	if err := try("unknown", 0); err != nil {
+		t.Errorf("an unknown restaurant is not read: %v", err)
 	}
 	store.miss.Store(true)
-	for rows, want := range map[int]bool{2: true, 3: false} {
-		if got := x.ReadsMoreThan("r", rows); got != want {
-			t.Errorf("three rows to be read are more than %d: %t, want %t", rows, got, want)
-		}
+	if err := try("r", 2); !errors.Is(err, ErrManyRows) {
+		t.Errorf("three rows, of which two may be read: %v", err)
 	}
-	if x.ReadsMoreThan("unknown", 0) {
-		t.Error("an unknown restaurant is not read")
+	if err := try("r", 3); err != nil {
+		t.Errorf("three rows, all of which may be read: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 	"weak"
 )
@@ -14,12 +15,16 @@ import (
 // finished, and reads from the Source when the posting is not in memory. Errors: of ctx, of
 // the Source (worth a retry), ErrClosed, ErrInconsistent. Safe for concurrent use.
 func (x *Index) Lookup(ctx context.Context, restaurant string) (*Recipients, error) {
+	return x.lookUp(ctx, restaurant, math.MaxInt64)
+}
+
+func (x *Index) lookUp(ctx context.Context, restaurant string, most int64) (*Recipients, error) {
 	for {
 		st, err := x.await(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("look up restaurant %q: %w", restaurant, err)
 		}
-		r, err := x.lookup(ctx, st, restaurant)
+		r, err := x.lookup(ctx, st, restaurant, most)
 		if errors.Is(err, errWithdrawn) {
 			continue // a rebuild began: its content will answer
 		}
@@ -30,36 +35,20 @@ func (x *Index) Lookup(ctx context.Context, restaurant string) (*Recipients, err
 	}
 }
 
-// ReadsMoreThan reports whether Lookup would read more than so many rows of the restaurant from the
-// source. It neither waits nor reads, and by the time of a Lookup it may be otherwise. Safe for
-// concurrent use.
-func (x *Index) ReadsMoreThan(restaurant string, rows int) bool {
-	st := x.serving.Load()
-	if st == nil {
-		return false
-	}
-	n, ok := st.restaurants.find([]byte(restaurant))
-	if !ok {
-		return false
-	}
-	e := st.dir.entry(n)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if int64(e.rows) <= int64(rows) {
-		return false
-	}
-	p := x.shelf.find(n)
-	return p == nil || p.gen != e.gen
+// LookupReading is Lookup, but that it fails with ErrManyRows, and reads nothing, where more than so
+// many rows of the restaurant would have to be read from the source. Safe for concurrent use.
+func (x *Index) LookupReading(ctx context.Context, restaurant string, rows int) (*Recipients, error) {
+	return x.lookUp(ctx, restaurant, int64(rows))
 }
 
-func (x *Index) lookup(ctx context.Context, st *state, restaurant string) (*Recipients, error) {
+func (x *Index) lookup(ctx context.Context, st *state, restaurant string, most int64) (*Recipients, error) {
 	n, ok := st.restaurants.find([]byte(restaurant))
 	if !ok {
 		x.metrics.lookup(resultEmpty)
 		return &Recipients{clients: &view{}, texts: st.clients}, nil
 	}
 	r := &Recipients{texts: st.clients, pins: st.pins, epoch: st.pins.enter()}
-	clients, result, err := x.clients(ctx, st, restaurant, n)
+	clients, result, err := x.clients(ctx, st, restaurant, n, most)
 	if err != nil {
 		r.Release()
 		return nil, err
@@ -70,7 +59,7 @@ func (x *Index) lookup(ctx context.Context, st *state, restaurant string) (*Reci
 }
 
 // clients finds a restaurant's clients by the rules of the package. The caller holds a pin.
-func (x *Index) clients(ctx context.Context, st *state, restaurant string, n uint32) (*view, string, error) {
+func (x *Index) clients(ctx context.Context, st *state, restaurant string, n uint32, most int64) (*view, string, error) {
 	e := st.dir.entry(n)
 	for {
 		e.mu.Lock()
@@ -82,6 +71,10 @@ func (x *Index) clients(ctx context.Context, st *state, restaurant string, n uin
 			v := p.view()
 			e.mu.Unlock()
 			return v, resultResident, nil
+		}
+		if int64(e.rows) > most {
+			e.mu.Unlock()
+			return nil, "", ErrManyRows
 		}
 		t := e.ticket
 		if t == nil {

@@ -89,4 +89,7 @@ type fixedIndex struct{}
 func (fixedIndex) Lookup(context.Context, string) (*cache.Recipients, error) {
 	return nil, errors.New("nobody asks")
 }
-func (fixedIndex) ReadsMoreThan(string, int) bool { return false }
+
+func (fixedIndex) LookupReading(context.Context, string, int) (*cache.Recipients, error) {
+	return nil, errors.New("nobody asks")
+}

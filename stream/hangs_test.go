@@ -18,12 +18,12 @@ type stuckIndex struct {
 	once              sync.Once
 }
 
-func (s *stuckIndex) Lookup(ctx context.Context, restaurant string) (*cache.Recipients, error) {
+func (s *stuckIndex) LookupReading(ctx context.Context, restaurant string, rows int) (*cache.Recipients, error) {
 	s.once.Do(func() {
 		close(s.entered)
 		<-s.released
 	})
-	return s.Index.Lookup(ctx, restaurant)
+	return s.Index.LookupReading(ctx, restaurant, rows)
 }
 
 // A stream with nothing to do hangs for no length of time; one that hangs in a lookup does, beyond

@@ -2,7 +2,7 @@ package stream
 
 import (
 	"context"
-	"fmt"
+	"errors"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -14,9 +14,9 @@ import (
 // until they are released.
 type Index interface {
 	Lookup(ctx context.Context, restaurant string) (*cache.Recipients, error)
-	// ReadsMoreThan reports whether Lookup would have to read more than so many rows of the source.
-	// It does not wait.
-	ReadsMoreThan(restaurant string, rows int) bool
+	// LookupReading fails with cache.ErrManyRows where Lookup would have to read more than so many
+	// rows of the source.
+	LookupReading(ctx context.Context, restaurant string, rows int) (*cache.Recipients, error)
 }
 
 // Fence waits until the index holds every transaction that the source had acknowledged when
@@ -67,32 +67,42 @@ func (p *planner) decide(ctx context.Context, r *kgo.Record, mark cache.Mark, tr
 		t.outcome = Inactive
 		return t, nil
 	}
-	if p.index.ReadsMoreThan(campaign.RestaurantID, p.cfg.MaxTransactionRecords) {
+	recipients, err := p.index.LookupReading(ctx, campaign.RestaurantID, p.cfg.MaxTransactionRecords)
+	if errors.Is(err, cache.ErrManyRows) {
 		t.cold = true
 		return t, nil
 	}
-	return t, p.findRecipients(ctx, t, r)
+	if err != nil {
+		return nil, err // which names the restaurant
+	}
+	p.complete(t, r, recipients)
+	return t, nil
 }
 
-// findRecipients completes the plan of a message to an active campaign.
+// findRecipients completes the plan of a cold trigger, whatever has to be read for it.
 func (p *planner) findRecipients(ctx context.Context, t *trigger, r *kgo.Record) error {
 	recipients, err := p.index.Lookup(ctx, t.campaign.RestaurantID)
 	if err != nil {
-		return fmt.Errorf("look up restaurant %q: %w", shorten(t.campaign.RestaurantID), err)
+		return err
 	}
 	t.cold = false
+	p.complete(t, r, recipients)
+	return nil
+}
+
+// complete decides a message to an active campaign; it takes the recipients over.
+func (p *planner) complete(t *trigger, r *kgo.Record, recipients *cache.Recipients) {
 	if recipients.Len() == 0 {
 		recipients.Release()
 		t.outcome = NoSubscribers
-		return nil
+		return
 	}
 	if fault := p.checkSize(t, recipients); fault != nil {
 		recipients.Release()
 		t.reject(r, fault)
-		return nil
+		return
 	}
 	t.outcome, t.recipients = Delivered, recipients
-	return nil
 }
 
 func (t *trigger) reject(r *kgo.Record, fault *MalformedError) {
