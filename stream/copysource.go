@@ -6,14 +6,15 @@ import (
 )
 
 // copySource reads a batch as Postgres' binary COPY (src/backend/commands/copyfromparse.c),
-// a few rows at a time: memory does not grow with the batch.
+// a few rows at a time: memory does not grow with the batch. It fills what it is given: each
+// Read becomes a message, and a write.
 type copySource struct {
 	triggers []*trigger
 	next     int // recipient of triggers[0]
 	// head and tail are the encoded columns before and behind the client id.
 	head, tail []byte
-	buf        []byte // encoded and not yet read
-	spare      []byte
+	buf        []byte
+	read       int // of buf
 	ended      bool
 }
 
@@ -32,20 +33,21 @@ func newCopySource(b *batch) *copySource {
 }
 
 func (s *copySource) Read(p []byte) (int, error) {
-	for len(s.buf) == 0 {
-		if s.ended {
-			return 0, io.EOF
-		}
+	for len(s.buf)-s.read < len(p) && !s.ended {
 		s.fill()
 	}
-	n := copy(p, s.buf)
-	s.buf = s.buf[n:]
+	n := copy(p, s.buf[s.read:])
+	if s.read += n; n == 0 && s.read == len(s.buf) {
+		return 0, io.EOF
+	}
 	return n, nil
 }
 
+// fill encodes a few rows more.
 func (s *copySource) fill() {
-	s.buf = s.spare[:0]
-	defer func() { s.spare = s.buf[:0] }()
+	if s.read > 0 {
+		s.buf, s.read = append(s.buf[:0], s.buf[s.read:]...), 0
+	}
 	for len(s.triggers) > 0 && s.next >= s.triggers[0].deliveries() {
 		s.triggers, s.next = s.triggers[1:], 0
 	}
