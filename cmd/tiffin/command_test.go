@@ -104,6 +104,13 @@ func TestPrintedMigrationNeedsNoSettings(t *testing.T) {
 	if code != command.ExitOK || !strings.Contains(stdout, "CREATE TABLE tiffin.progress") || strings.Contains(stdout, "GRANT") || stderr != "" {
 		t.Errorf("%d %q %q", code, stdout, stderr)
 	}
+	// What a shell has for the daemon, which reads the rest from its file, is no fault here.
+	t.Setenv("TIFFIN_KAFKA_SASL_PASSWORD", "hunter2")
+	t.Setenv("TIFFIN_KAFKA_TLS_CA_FILE", "/dev/null")
+	if code, stdout, stderr = execute(t, "migrate", "--print"); code != command.ExitUsage || !strings.Contains(stderr, "/dev/null") {
+		t.Errorf("a bad value: %d %q %q", code, stdout, stderr)
+	}
+	t.Setenv("TIFFIN_KAFKA_TLS_CA_FILE", "")
 	t.Setenv("TIFFIN_FEEDBACK_DSN", "postgres://writer:hunter2@h/d")
 	t.Setenv("TIFFIN_FEEDBACK_TABLE", "other.fb")
 	_, stdout, _ = execute(t, "migrate", "--print")

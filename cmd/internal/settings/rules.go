@@ -63,7 +63,7 @@ func (l *loader) checkTLS() {
 	if !tls.Enabled {
 		for _, key := range []string{"kafka.tls.ca_file", "kafka.tls.cert_file", "kafka.tls.key_file"} {
 			if _, set := l.origins[key]; set {
-				l.clash(key, "is set, but kafka.tls.enabled is false: set that to true, or remove this")
+				l.incomplete(key, "is set, but kafka.tls.enabled is false: set that to true, or remove this")
 			}
 		}
 		return
@@ -81,7 +81,7 @@ func (l *loader) checkTLS() {
 func (l *loader) needsPartner(key, partner string) {
 	_, set := l.origins[key]
 	if _, both := l.origins[partner]; set && !both {
-		l.clash(key, "needs %s too", partner)
+		l.incomplete(key, "needs %s too", partner)
 	}
 }
 
@@ -95,15 +95,15 @@ func (l *loader) checkSASL() {
 	}
 	if l.s.Kafka.SASL.Mechanism == "" {
 		if !mechanism && (user || password || file) {
-			l.clash("kafka.sasl.mechanism", "is needed with a user name or a password: SCRAM-SHA-512, SCRAM-SHA-256, PLAIN or off")
+			l.incomplete("kafka.sasl.mechanism", "is needed with a user name or a password: SCRAM-SHA-512, SCRAM-SHA-256, PLAIN or off")
 		}
 		return
 	}
 	if !user {
-		l.clash("kafka.sasl.username", "is needed for %s", l.s.Kafka.SASL.Mechanism)
+		l.incomplete("kafka.sasl.username", "is needed for %s", l.s.Kafka.SASL.Mechanism)
 	}
 	if !password && !file {
-		l.clash("kafka.sasl.password", "is needed for %s: set %s, or %s", l.s.Kafka.SASL.Mechanism, "TIFFIN_KAFKA_SASL_PASSWORD", passwordFileKey)
+		l.incomplete("kafka.sasl.password", "is needed for %s: set %s, or %s", l.s.Kafka.SASL.Mechanism, "TIFFIN_KAFKA_SASL_PASSWORD", passwordFileKey)
 	}
 	if l.s.Kafka.SASL.Mechanism == "PLAIN" && !l.s.Kafka.TLS.Enabled {
 		l.s.Warnings = append(l.s.Warnings, "kafka.sasl.mechanism is PLAIN without kafka.tls.enabled: the password crosses the network readable")
@@ -122,6 +122,14 @@ func (l *loader) checkSpillDir() {
 
 func (l *loader) clash(key, format string, args ...any) {
 	l.faults.add(key, l.origins[key], format, args...)
+}
+
+// incomplete is for a key of Kafka's that asks for another one. Who needs no brokers is not asked for
+// it: a shell often has the daemon's password, and the rest is in a file.
+func (l *loader) incomplete(key, format string, args ...any) {
+	if l.needed("kafka.brokers") {
+		l.clash(key, format, args...)
+	}
 }
 
 // topicName holds a name to Kafka's rule (org.apache.kafka.common.internals.Topic).

@@ -68,6 +68,40 @@ func TestContradictionsAreNamed(t *testing.T) {
 	}
 }
 
+// A command that needs no brokers is not held up by half of what leads to them: the password is in the
+// environment of many a shell, the rest in a file that was not named. A bad value stays one.
+func TestHalfASettingOfKafkaHoldsUpOnlyWhoNeedsIt(t *testing.T) {
+	t.Parallel()
+	cert, _ := certificate(t)
+	for name, test := range map[string]struct {
+		environ []string
+		whole   []string // faults where Kafka is needed
+		without []string // and where it is not
+	}{
+		"password":      {[]string{"TIFFIN_KAFKA_SASL_PASSWORD=x"}, []string{"kafka.sasl.mechanism"}, nil},
+		"mechanism":     {[]string{"TIFFIN_KAFKA_SASL_MECHANISM=PLAIN"}, []string{"kafka.sasl.password", "kafka.sasl.username"}, nil},
+		"authority":     {[]string{"TIFFIN_KAFKA_TLS_CA_FILE=" + cert}, []string{"kafka.tls.ca_file"}, nil},
+		"certificate":   {[]string{"TIFFIN_KAFKA_TLS_ENABLED=true", "TIFFIN_KAFKA_TLS_CERT_FILE=" + cert}, []string{"kafka.tls.cert_file"}, nil},
+		"two passwords": {sasl("TIFFIN_KAFKA_SASL_PASSWORD=x", "TIFFIN_KAFKA_SASL_PASSWORD_FILE="+cert), []string{passwordFileKey}, []string{passwordFileKey}},
+		"no mechanism":  {[]string{"TIFFIN_KAFKA_SASL_MECHANISM=GSSAPI"}, []string{"kafka.sasl.mechanism"}, []string{"kafka.sasl.mechanism"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if keys, _ := faults(t, Input{Environ: enough(test.environ...), Needs: []string{"kafka.brokers"}}); !slices.Equal(keys, test.whole) {
+				t.Errorf("with Kafka: %q, want %q", keys, test.whole)
+			}
+			in := Input{Environ: enough(test.environ...), Needs: []string{"feedback.dsn"}}
+			if test.without == nil {
+				if _, err := Load(in); err != nil {
+					t.Errorf("without Kafka: %v", err)
+				}
+			} else if keys, _ := faults(t, in); !slices.Equal(keys, test.without) {
+				t.Errorf("without Kafka: %q, want %q", keys, test.without)
+			}
+		})
+	}
+}
+
 // certificate makes a certificate and its key, as PEM files.
 func certificate(t *testing.T) (certFile, keyFile string) {
 	t.Helper()
