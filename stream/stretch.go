@@ -31,6 +31,8 @@ type stretchPart struct {
 	// first is the first message of each input partition that was seen here: records come in
 	// the order of their messages, so those of later ones cannot have been removed before it.
 	first map[int32]int64
+	// begun says that a record of the comparison was seen here.
+	begun bool
 }
 
 // stretchOf asks for the offsets; since is when the first message was handled, nil for any time.

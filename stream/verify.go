@@ -76,6 +76,11 @@ type Verdict struct {
 	// Other are records of the scanned part of the output topic that belong to no message of
 	// this comparison: other offsets, another input topic, before the group began.
 	Other int64 `json:"other_records"`
+	// Unmarked are those of Other that name no message at all: another program wrote them, before
+	// the first record of this comparison in their partition (after a move from another job) or
+	// outside of its time. UnmarkedLetters are the same of the dead-letter topic.
+	Unmarked        int64 `json:"unmarked_records"`
+	UnmarkedLetters int64 `json:"unmarked_dead_letters"`
 }
 
 // JudgedSpan is a range of a partition of the input topic: [From, To).

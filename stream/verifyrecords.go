@@ -56,8 +56,12 @@ func (v *verifier) tallyRecords(ctx context.Context, extra chan<- Difference) er
 	err := v.read(ctx, v.output, func(r *kgo.Record) error {
 		partition, offset, ours := names.of(r)
 		switch {
-		case names.last == nil && v.isOurTime(r):
+		case names.last == nil && v.isIntruder(v.output, r):
 			return send(ctx, extra, foreign(ExtraRecord, v.output.topic, r))
+		case names.last == nil:
+			v.found.Unmarked++
+			v.found.Other++
+			return nil
 		case !ours:
 			v.found.Other++
 			return nil
@@ -67,6 +71,7 @@ func (v *verifier) tallyRecords(ctx context.Context, extra chan<- Difference) er
 			v.found.Other++
 			return nil
 		}
+		v.output.parts[r.Partition].begun = true
 		v.found.Records++
 		sum, err := side.of(tallyKey{partition: partition, offset: offset})
 		a, b := print.of(r.Key, r.Value)
@@ -81,8 +86,11 @@ func (v *verifier) tallyRecords(ctx context.Context, extra chan<- Difference) er
 	err = v.read(ctx, v.letters, func(r *kgo.Record) error {
 		partition, offset, ours := names.of(r)
 		switch {
-		case names.last == nil && v.isOurTime(r):
+		case names.last == nil && v.isIntruder(v.letters, r):
 			return send(ctx, extra, foreign(ExtraLetter, v.letters.topic, r))
+		case names.last == nil:
+			v.found.UnmarkedLetters++
+			return nil
 		case !ours:
 			return nil
 		}
@@ -90,6 +98,7 @@ func (v *verifier) tallyRecords(ctx context.Context, extra chan<- Difference) er
 		if !v.inScope(partition, offset) {
 			return nil
 		}
+		v.letters.parts[r.Partition].begun = true
 		v.found.DeadLetters++
 		sum, err := side.of(tallyKey{partition: partition, offset: offset, letter: true})
 		a, b := print.of(nil, lastHeader(r, "reason"))
@@ -114,10 +123,14 @@ func (v *verifier) inScope(partition int32, offset int64) bool {
 	return span.from <= offset && offset < span.to
 }
 
-// isOurTime reports whether a record that names no message was written while the messages of
-// this comparison were handled: the topic may hold records of whatever wrote it before.
-func (v *verifier) isOurTime(r *kgo.Record) bool {
-	return v.since != nil && !r.Timestamp.Before(v.since.Add(-clockMargin)) && (v.until == nil || !r.Timestamp.After(v.until.Add(clockMargin)))
+// isIntruder reports whether a record that names no message was written among those of this
+// comparison. The topic may hold records of whatever wrote it before, a moment ago after a move: what
+// lies before our first record of a partition is not ours to judge, unless the time proves more.
+func (v *verifier) isIntruder(s *stretch, r *kgo.Record) bool {
+	if v.since == nil || r.Timestamp.Before(v.since.Add(-clockMargin)) || v.until != nil && r.Timestamp.After(v.until.Add(clockMargin)) {
+		return false
+	}
+	return s.parts[r.Partition].begun || r.Timestamp.After(v.since.Add(clockMargin))
 }
 
 func foreign(kind DifferenceKind, topic string, r *kgo.Record) Difference {

@@ -113,8 +113,12 @@ func sayVerdict(out io.Writer, v *stream.Verdict) error {
 	if v.Gone > 0 {
 		fmt.Fprintf(&b, "%d deliveries not judged: their records are gone by retention of the topic\n", v.Gone)
 	}
-	if v.Other > 0 {
-		fmt.Fprintf(&b, "%d records of other messages, or from before the group began, left aside\n", v.Other)
+	if other := v.Other - v.Unmarked; other > 0 {
+		fmt.Fprintf(&b, "%d records of other messages, or from before the group began, left aside\n", other)
+	}
+	if v.Unmarked+v.UnmarkedLetters > 0 {
+		fmt.Fprintf(&b, "%d records and %d dead letters without the header trigger, from outside of these messages' time, left aside: another program wrote them\n",
+			v.Unmarked, v.UnmarkedLetters)
 	}
 	_, err := io.WriteString(out, b.String())
 	return err

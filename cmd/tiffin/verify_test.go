@@ -53,6 +53,8 @@ func TestVerdictIsSaidInWords(t *testing.T) {
 	full := plain
 	full.Partitions = []stream.JudgedSpan{{Partition: 0, From: 5, To: 50}, {Partition: 2, From: 0, To: 44, GroupOffset: &at}}
 	full.Differences, full.Duplicates, full.Gone, full.Other = 4, 6, 7, 8
+	moved := plain
+	moved.Other, moved.Unmarked, moved.UnmarkedLetters = 1201, 1200, 2
 	for _, c := range []struct {
 		verdict stream.Verdict
 		want    string
@@ -63,6 +65,9 @@ func TestVerdictIsSaidInWords(t *testing.T) {
 			"6 records more than rows, byte for byte the same as another\n" +
 			"7 deliveries not judged: their records are gone by retention of the topic\n" +
 			"8 records of other messages, or from before the group began, left aside\n"},
+		{moved, "in/0 from 5 to 50\n3 messages, 20 rows, 20 records, 1 dead letters compared: 0 differences\n" +
+			"1 records of other messages, or from before the group began, left aside\n" +
+			"1200 records and 2 dead letters without the header trigger, from outside of these messages' time, left aside: another program wrote them\n"},
 	} {
 		var out strings.Builder
 		if err := sayVerdict(&out, &c.verdict); err != nil || out.String() != c.want {
