@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -26,9 +28,10 @@ type Standing struct {
 const owedAtMost = 100_000
 
 // Comparer asks both sinks how far they are. It only reads, and keeps one client of the brokers,
-// made at the first question. One question at a time.
+// made at the first question. Safe for concurrent use, but for Close.
 type Comparer struct {
 	kafka KafkaConfig
+	mu    sync.Mutex // of cl's making
 	cl    *kgo.Client
 }
 
@@ -58,14 +61,11 @@ type GroupOffsets struct {
 // Offsets asks the group. It must be asked before the ledger is: what is handled meanwhile is then
 // never taken for a ledger that lies behind.
 func (c *Comparer) Offsets(ctx context.Context) (*GroupOffsets, error) {
-	if c.cl == nil {
-		cl, err := c.kafka.newClient()
-		if err != nil {
-			return nil, err
-		}
-		c.cl = cl
+	cl, err := c.client()
+	if err != nil {
+		return nil, err
 	}
-	resp, err := kadm.NewClient(c.cl).FetchOffsetsForTopics(ctx, c.kafka.Group, c.kafka.Input)
+	resp, err := kadm.NewClient(cl).FetchOffsetsForTopics(ctx, c.kafka.Group, c.kafka.Input)
 	if err != nil {
 		return nil, fmt.Errorf("offsets of group %s: %w", c.kafka.Group, err)
 	}
@@ -84,6 +84,35 @@ func (c *Comparer) Offsets(ctx context.Context) (*GroupOffsets, error) {
 		k.partitions, k.offsets, k.sent = append(k.partitions, partition), append(k.offsets, o.At), append(k.sent, out)
 	}
 	return k, nil
+}
+
+func (c *Comparer) client() (_ *kgo.Client, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cl == nil {
+		c.cl, err = c.kafka.newClient()
+	}
+	return c.cl, err
+}
+
+// Tell fills in how much of a message is out. The group's offset says so: it moves in the transaction
+// of the records, and while a campaign takes several its metadata counts them. It is asked after the
+// manifest, so that what was just finished is not told as under way. A message of another topic, or of
+// a partition of which the group has no offset any more, is left as it is: nobody knows.
+func (k *GroupOffsets) Tell(e *Explanation) {
+	topic, partition, offset, err := ParseTrigger(e.Trigger)
+	i := slices.Index(k.partitions, partition)
+	if err != nil || topic != k.topic || i < 0 {
+		return
+	}
+	all, sent := e.Records(), int64(0)
+	switch {
+	case offset < k.offsets[i]:
+		sent = all
+	case offset == k.offsets[i]:
+		sent = min(k.sent[i], all)
+	}
+	e.Sent, e.UnderWay = &sent, all > 0 && offset >= k.offsets[i]
 }
 
 // Beside returns the standing of each partition that the ledger knows, in order. A partition of

@@ -11,7 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Explanation is what the manifest knows of one campaign message.
+// Explanation is what the manifest knows of one campaign message, and, where the brokers were asked,
+// how much of it is out (GroupOffsets.Tell).
 type Explanation struct {
 	Trigger      string    `json:"trigger"`
 	Outcome      Outcome   `json:"outcome"`
@@ -24,8 +25,21 @@ type Explanation struct {
 	Reason       *string   `json:"reason,omitempty"`
 	Error        *string   `json:"error,omitempty"`
 	Handled      time.Time `json:"handled_at"`
+	// Sent is how many of its records, or whether its dead letter, are committed in Kafka; nil where
+	// nobody has asked. UnderWay says that they are not all yet: the outcome is decided and its rows
+	// are written, the rest is on its way or will be recovered.
+	Sent     *int64 `json:"records_sent,omitempty"`
+	UnderWay bool   `json:"under_way,omitempty"`
 	// Client is set when one was asked for.
 	Client *ClientAnswer `json:"client,omitempty"`
+}
+
+// Records is how many records the message makes, its dead letter included.
+func (e *Explanation) Records() int64 {
+	if e.Outcome == Malformed {
+		return 1
+	}
+	return e.Recipients
 }
 
 // ClientAnswer says whether one client got the message, and why.

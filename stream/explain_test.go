@@ -51,3 +51,56 @@ func TestEveryMessageIsExplained(t *testing.T) {
 		}
 	}
 }
+
+// As long as a message's records are not all out, that is what it is: how many are says the group's
+// offset, which moves in the very transaction of a chunk. So do lists tell it.
+func TestMessageIsUnderWayUntilItsLastRecordIsOut(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": {"a", "b", "c"}, "one": {"a"}})
+	over := campaign("r", "over")
+	over.End = now - 1
+	r.publish(0, campaign("r", "x").json(t), []byte("garbage"), over.json(t), campaign("one", "y").json(t))
+	r.untilNow()
+	conn := r.db.Connect(t)
+	comparer, err := stream.NewComparer(r.cfg.Kafka)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer comparer.Close()
+	for _, c := range []struct {
+		offset   int64
+		metadata string
+		sent     [4]int64
+		underWay [4]bool
+	}{
+		{4, "tiffin", [4]int64{3, 1, 0, 1}, [4]bool{}},
+		{0, "tiffin", [4]int64{0, 0, 0, 0}, [4]bool{true, true, false, true}},
+		{0, "tiffin sent=2", [4]int64{2, 0, 0, 0}, [4]bool{true, true, false, true}},
+		{1, "tiffin", [4]int64{3, 0, 0, 0}, [4]bool{false, true, false, true}},
+		{2, "tiffin", [4]int64{3, 1, 0, 0}, [4]bool{false, false, false, true}},
+	} {
+		r.setOffset(0, c.offset, c.metadata)
+		list, err := stream.Recent(t.Context(), conn, r.cfg.Kafka.Group, r.cfg.Kafka.Input, 4)
+		if err != nil || len(list) != 4 {
+			t.Fatal(err, list)
+		}
+		group, err := comparer.Offsets(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range list {
+			e := &list[len(list)-1-i]
+			if group.Tell(e); e.Sent == nil || *e.Sent != c.sent[i] || e.UnderWay != c.underWay[i] {
+				t.Errorf("group at %d %q, message %s: %+v", c.offset, c.metadata, e.Trigger, *e)
+			}
+		}
+	}
+	elsewhere := stream.Explanation{Trigger: "other/0/0", Outcome: stream.Delivered, Recipients: 1}
+	group, err := comparer.Offsets(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if group.Tell(&elsewhere); elsewhere.Sent != nil || elsewhere.UnderWay {
+		t.Errorf("of another topic: %+v", elsewhere)
+	}
+}

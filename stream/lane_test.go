@@ -34,6 +34,9 @@ func TestSmallCampaignsPassALargeOne(t *testing.T) {
 	if n := gauge(t, registry, "tiffin_lane_deliveries_left"); n <= 0 || n >= recipients {
 		t.Errorf("%v deliveries left: want some of %d", n, recipients)
 	}
+	if e := r.explain(0); r.committed(0).At == 0 && (!e.UnderWay || e.Sent == nil || *e.Sent < chunk || *e.Sent >= recipients || *e.Sent%chunk != 0) {
+		t.Errorf("explained as %+v: want it under way, some chunks of %d sent", e, chunk)
+	}
 	var ends []int64
 	for r.committed(0).At == 0 {
 		ends = append(ends, r.end(r.cfg.Kafka.Output))
@@ -42,6 +45,9 @@ func TestSmallCampaignsPassALargeOne(t *testing.T) {
 	}
 	if err := stop(); err != nil {
 		t.Fatal(err)
+	}
+	if e := r.explain(0); e.UnderWay || e.Sent == nil || *e.Sent != recipients {
+		t.Errorf("explained as %+v at the end", e)
 	}
 	at := 0
 	for _, rec := range r.records(r.cfg.Kafka.Output) {
@@ -179,6 +185,26 @@ func (r *rig) sent(partition int32) (n int) {
 	r.t.Helper()
 	_, _ = fmt.Sscanf(r.committed(partition).Metadata, "tiffin sent=%d", &n)
 	return n
+}
+
+// explain tells of a message of partition 0, the brokers asked.
+func (r *rig) explain(offset int64) stream.Explanation {
+	r.t.Helper()
+	e, err := stream.Explain(r.t.Context(), r.db.Connect(r.t), r.cfg.Kafka.Group, r.trigger(offset), r.cfg.FeedbackTable, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	comparer, err := stream.NewComparer(r.cfg.Kafka)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer comparer.Close()
+	group, err := comparer.Offsets(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	group.Tell(&e)
+	return e
 }
 
 // end is where a topic of one partition ends.

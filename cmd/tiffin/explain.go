@@ -21,8 +21,10 @@ func newExplainCommand() *cobra.Command {
 		Use:   "explain TOPIC/PARTITION/OFFSET",
 		Short: "What became of one campaign message, and why a client did or did not get it",
 		Long: `Answers from the manifest in the feedback database: outcome, time, database position, recipients.
-Output records and dead letters carry the name of their message in the header trigger. Of the
-settings it needs feedback.dsn, and kafka.group if that is not the default.`,
+Output records and dead letters carry the name of their message in the header trigger. As long as not
+all of its records are committed in Kafka, as of a large campaign, the message is under way, and how
+many are is told; for that kafka.brokers must be set too, and answer within 5 s. Of the settings it
+needs feedback.dsn, and kafka.group if that is not the default.`,
 		Example: `  tiffin explain campaigns/0/1234
   tiffin explain campaigns/0/1234 --client 123e4567-e89b-12d3-a456-426614174001 --json`,
 		Args: command.Args(cobra.ExactArgs(1)),
@@ -42,11 +44,15 @@ settings it needs feedback.dsn, and kafka.group if that is not the default.`,
 			return err
 		}
 		e, err := explain(cmd.Context(), s, args[0], client)
+		unsaid := errUnknownSent
+		if err == nil && len(s.Kafka.Brokers) > 0 {
+			unsaid = tellSent(cmd.Context(), s, &e)
+		}
 		switch {
 		case *asJSON && (err == nil || errors.Is(err, stream.ErrUnknownTrigger)):
 			err = errors.Join(err, encodeExplanation(cmd.OutOrStdout(), e, err))
 		case err == nil:
-			err = sayExplanation(cmd, &e)
+			err = sayExplanation(cmd, &e, unsaid)
 		}
 		if err != nil {
 			return fmt.Errorf("explain: %w", err)
@@ -81,7 +87,49 @@ func explain(ctx context.Context, s *settings.Settings, trigger string, client *
 	return stream.Explain(ctx, conn, s.Kafka.Group, trigger, s.Feedback.Table.Identifier(), client)
 }
 
-func sayExplanation(cmd *cobra.Command, e *stream.Explanation) error {
+// askGroup bounds the question to the brokers: without an answer the manifest's stands.
+const askGroup = 5 * time.Second
+
+var errUnknownSent = errors.New("kafka.brokers is not set")
+
+// tellSent asks the brokers how much of the message is out.
+func tellSent(ctx context.Context, s *settings.Settings, e *stream.Explanation) error {
+	comparer, err := daemon.Comparer(s, e.Trigger)
+	if err != nil {
+		return err
+	}
+	defer comparer.Close()
+	ctx, cancel := context.WithTimeout(ctx, askGroup)
+	defer cancel()
+	group, err := comparer.Offsets(ctx)
+	if err != nil {
+		return err
+	}
+	if group.Tell(e); e.Sent == nil {
+		return fmt.Errorf("group %s has no offset of its partition", s.Kafka.Group)
+	}
+	return nil
+}
+
+// outcome is what became of a message; unsaid is why nobody knows how much of it is out.
+func outcome(e *stream.Explanation, unsaid error) string {
+	what := "records"
+	if e.Outcome == stream.Malformed {
+		what = "dead letters"
+	}
+	switch {
+	case e.Records() == 0:
+		return string(e.Outcome)
+	case e.UnderWay:
+		return fmt.Sprintf("under way (%s): decided and in the feedback database, %d of %d %s sent so far", e.Outcome, *e.Sent, e.Records(), what)
+	case e.Sent == nil:
+		return fmt.Sprintf("%s\nsent        unknown: %v", e.Outcome, unsaid)
+	default:
+		return fmt.Sprintf("%s\nsent        %d of %d %s", e.Outcome, *e.Sent, e.Records(), what)
+	}
+}
+
+func sayExplanation(cmd *cobra.Command, e *stream.Explanation, unsaid error) error {
 	text := func(s *string) string {
 		if s == nil {
 			return "unknown"
@@ -89,7 +137,7 @@ func sayExplanation(cmd *cobra.Command, e *stream.Explanation) error {
 		return *s
 	}
 	lines := fmt.Sprintf("message     %s\noutcome     %s\nrestaurant  %s\ncampaign    %s\njoined      %s\nposition    %s of the source database\nrecipients  %d",
-		e.Trigger, e.Outcome, text(e.RestaurantID), text(e.CampaignID), time.Unix(e.Joined, 0).UTC().Format(time.RFC3339), text(e.FenceLSN), e.Recipients)
+		e.Trigger, outcome(e, unsaid), text(e.RestaurantID), text(e.CampaignID), time.Unix(e.Joined, 0).UTC().Format(time.RFC3339), text(e.FenceLSN), e.Recipients)
 	if e.Error != nil {
 		lines += "\nerror       " + *e.Error
 	}
@@ -97,6 +145,9 @@ func sayExplanation(cmd *cobra.Command, e *stream.Explanation) error {
 		verdict := "did not get it"
 		if e.Client.Got {
 			verdict = "got it"
+			if e.UnderWay {
+				verdict = "is among its recipients"
+			}
 		}
 		lines += fmt.Sprintf("\nclient      %s %s: %s", e.Client.ID, verdict, e.Client.Why)
 	}

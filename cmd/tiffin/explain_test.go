@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
 
 	"example.com/tiffin/cmd/internal/command"
+	"example.com/tiffin/stream"
 )
 
 // Not parallel: commands read the environment of the process.
@@ -29,7 +31,7 @@ func TestExplainAnswersPeopleAndPrograms(t *testing.T) {
 		out  []string // words; none for an empty output
 		errs string
 	}{
-		{[]string{"campaigns/0/7"}, command.ExitOK, []string{"message     campaigns/0/7\n", "outcome     delivered\n", "restaurant  r\n", "joined      1970-01-01T00:00:05Z\n", "position    0/16B3748 of", "recipients  2\n"}, ""},
+		{[]string{"campaigns/0/7"}, command.ExitOK, []string{"message     campaigns/0/7\n", "outcome     delivered\n", "restaurant  r\n", "joined      1970-01-01T00:00:05Z\n", "position    0/16B3748 of", "recipients  2\n", "sent        unknown: kafka.brokers is not set\n"}, ""},
 		{[]string{"campaigns/0/7", "--client", "anna"}, command.ExitOK, []string{"client      anna got it: subscribed as of position 0/16B3748", "row 1 of the feedback table"}, ""},
 		{[]string{"campaigns/0/7", "--client", "carla"}, command.ExitOK, []string{"client      carla did not get it: not subscribed"}, ""},
 		{[]string{"campaigns/0/7", "--client", ""}, command.ExitOK, []string{"client       did not get it"}, ""}, // any text is a client
@@ -75,8 +77,40 @@ func TestExplainAnswersPeopleAndPrograms(t *testing.T) {
 			t.Errorf("explain --json %q: %d %q", c.args, code, stdout)
 		}
 	}
+	t.Setenv("TIFFIN_KAFKA_BROKERS", "127.0.0.1:1")
+	if code, stdout, _ := execute(t, "explain", "campaigns/0/7"); code != command.ExitOK || !strings.Contains(stdout, "outcome     delivered\nsent        unknown: ") {
+		t.Errorf("without a broker: %d %q", code, stdout)
+	}
 	t.Setenv("TIFFIN_FEEDBACK_DSN", "postgres://u:hunter2@127.0.0.1:1/d")
 	if code, stdout, stderr := execute(t, "explain", "--json", "campaigns/0/7"); code != command.ExitFault || stdout != "" || strings.Contains(stderr, "hunter2") {
 		t.Errorf("without a server: %d %q %q", code, stdout, stderr)
+	}
+}
+
+// Delivered is said of what is in both sinks: of a campaign whose chunks are going out it is said how
+// far they are, and of nobody that it has got it.
+func TestExplainSaysWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		outcome          stream.Outcome
+		recipients, sent int64
+		underWay         bool
+		want             string
+	}{
+		{stream.Delivered, 60_000, 20_000, true, "outcome     under way (delivered): decided and in the feedback database, 20000 of 60000 records sent so far\nrestaurant"},
+		{stream.Delivered, 60_000, 60_000, false, "outcome     delivered\nsent        60000 of 60000 records\nrestaurant"},
+		{stream.Malformed, 0, 0, true, "outcome     under way (malformed): decided and in the feedback database, 0 of 1 dead letters sent so far\nrestaurant"},
+		{stream.Inactive, 0, 0, false, "outcome     inactive\nrestaurant"},
+	} {
+		e := stream.Explanation{Outcome: c.outcome, Recipients: c.recipients, Sent: &c.sent, UnderWay: c.underWay, Client: &stream.ClientAnswer{ID: "ann", Got: true}}
+		var out bytes.Buffer
+		cmd := newExplainCommand()
+		cmd.SetOut(&out)
+		if err := sayExplanation(cmd, &e, nil); err != nil || !strings.Contains(out.String(), c.want) {
+			t.Errorf("%v\n got %s\nwant %s", err, out.String(), c.want)
+		}
+		if got := strings.Contains(out.String(), "ann got it"); got == c.underWay {
+			t.Errorf("under way %t:\n%s", c.underWay, out.String())
+		}
 	}
 }

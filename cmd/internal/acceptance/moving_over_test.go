@@ -45,7 +45,7 @@ func TestMovingOverAndBackLosesAndDoublesNothing(t *testing.T) {
 			}
 		},
 		"sh explain": func(block string) {
-			if out := m.sh(block); !strings.Contains(out, "delivered") || !strings.Contains(out, "bob") {
+			if out := m.sh(block); !strings.Contains(out, "delivered\nsent        2 of 2 records\n") || !strings.Contains(out, "bob") {
 				t.Errorf("the explanation is %s", out)
 			}
 		},

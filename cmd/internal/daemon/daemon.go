@@ -66,12 +66,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	ready.register(registry)
 	audits := &audits{}
-	manifest, err := newManifest(ctx, o.Settings)
-	if err != nil {
-		return err
-	}
-	defer manifest.close()
-	sinks, err := newSinks(o.Settings, manifest)
+	sinks, err := newSinks(ctx, o.Settings)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,6 +20,9 @@ const (
 	pageIdle        = 30 * time.Second
 	pageStatement   = "5s" // bounds a search where no index helps
 	pageCampaigns   = 20
+	// askGroup bounds the question to the brokers how much of a message is out: without an answer the
+	// manifest's stands.
+	askGroup = 2 * time.Second
 )
 
 // manifest answers the page's questions; it implements livepage.Manifest. Safe for concurrent use.
@@ -27,10 +31,11 @@ type manifest struct {
 	group    string
 	topic    string
 	feedback pgx.Identifier
+	offsets  func(context.Context) (*stream.GroupOffsets, error)
 }
 
 // newManifest connects to nothing yet.
-func newManifest(ctx context.Context, s *settings.Settings) (*manifest, error) {
+func newManifest(ctx context.Context, s *settings.Settings, comparer *stream.Comparer) (*manifest, error) {
 	config, err := dsn.ParsePool(s.Feedback.DSN.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("feedback.dsn %w", err)
@@ -47,7 +52,7 @@ func newManifest(ctx context.Context, s *settings.Settings) (*manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("feedback database, for the page: %w", withFix(err))
 	}
-	return &manifest{pool: pool, group: s.Kafka.Group, topic: s.Kafka.Input, feedback: s.Feedback.Table.Identifier()}, nil
+	return &manifest{pool: pool, group: s.Kafka.Group, topic: s.Kafka.Input, feedback: s.Feedback.Table.Identifier(), offsets: comparer.Offsets}, nil
 }
 
 func (m *manifest) close() { m.pool.Close() }
@@ -58,6 +63,7 @@ func (m *manifest) Recent(ctx context.Context) (list []stream.Explanation, err e
 		list, err = stream.Recent(ctx, tx, m.group, m.topic, pageCampaigns)
 		return err
 	})
+	m.tell(ctx, list)
 	return list, err
 }
 
@@ -67,6 +73,7 @@ func (m *manifest) Search(ctx context.Context, id string) (found stream.Findings
 		found, err = stream.Search(ctx, tx, m.group, m.topic, m.feedback, id)
 		return err
 	})
+	m.tell(ctx, found.Campaign, found.Client)
 	return found, err
 }
 
@@ -76,7 +83,28 @@ func (m *manifest) Explain(ctx context.Context, trigger string, client *string) 
 		e, err = stream.Explain(ctx, tx.Conn(), m.group, trigger, m.feedback, client)
 		return err
 	})
-	return e, err
+	list := []stream.Explanation{e}
+	m.tell(ctx, list)
+	return list[0], err
+}
+
+// tell fills in how much of the messages is out, if the brokers answer.
+func (m *manifest) tell(ctx context.Context, lists ...[]stream.Explanation) {
+	all := slices.Concat(lists...)
+	if !slices.ContainsFunc(all, func(e stream.Explanation) bool { return e.Records() > 0 }) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, askGroup)
+	defer cancel()
+	group, err := m.offsets(ctx)
+	if err != nil {
+		return
+	}
+	for _, list := range lists {
+		for i := range list {
+			group.Tell(&list[i])
+		}
+	}
 }
 
 // read asks in a transaction that can neither write nor last.

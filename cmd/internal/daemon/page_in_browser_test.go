@@ -131,7 +131,16 @@ func seeSinksApart(t *testing.T, b *browser, w *world, r *running) {
 	if ledger, group := b.text("#sinks-ledger"), b.text("#sinks-group"); group != before || ledger == before {
 		t.Errorf("ledger %s, group %s, both before %s", ledger, group, before)
 	}
+	// Of the campaign nobody says that it is delivered, until it is.
+	const listed = `[...document.querySelectorAll('#recent li')].find((e) => e.querySelector('.id').textContent === 'held')?.textContent`
+	b.until(listed + `?.startsWith('under way: 0 of 2 sent')`)
+	b.run(`document.querySelector('#recent li button').click()`, nil)
+	b.until(`document.getElementById('details-list').textContent.includes('under way: 0 of 2 sent')`)
+	b.run(`document.getElementById('client').value = 'ann'; document.getElementById('ask').requestSubmit()`, nil)
+	b.until(`document.getElementById('answer').textContent.startsWith('ann is among its recipients: ')`)
 	release()
+	b.until(listed + `.startsWith('delivered')`)
+	b.run(`document.getElementById('details').close()`, nil)
 	b.until(`document.getElementById('sinks-agreement').textContent === 'level' && document.getElementById('sinks-group').textContent === '4' && document.getElementById('sinks-apart').textContent === ''`)
 }
 

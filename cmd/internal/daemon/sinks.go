@@ -17,15 +17,22 @@ type sinks struct {
 }
 
 // newSinks connects to nothing yet.
-func newSinks(s *settings.Settings, m *manifest) (*sinks, error) {
+func newSinks(ctx context.Context, s *settings.Settings) (*sinks, error) {
 	comparer, err := stream.NewComparer(kafkaConfig(s))
 	if err != nil {
 		return nil, fmt.Errorf("kafka, for the page: %w", err)
 	}
+	m, err := newManifest(ctx, s, comparer)
+	if err != nil {
+		return nil, err
+	}
 	return &sinks{m, comparer}, nil
 }
 
-func (s *sinks) close() { s.comparer.Close() }
+func (s *sinks) close() {
+	s.comparer.Close()
+	s.manifest.close()
+}
 
 // Compare implements livepage.Sinks.
 func (s *sinks) Compare(ctx context.Context) (all []stream.Standing, err error) {

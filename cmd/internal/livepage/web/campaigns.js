@@ -32,10 +32,25 @@ const isolated = (className, text) => {
 
 const outcomes = ['delivered', 'inactive', 'no_subscribers', 'malformed'];
 
-function fill(button, message) {
-  const known = outcomes.includes(message.outcome) ? message.outcome : '';
-  button.replaceChildren(
-    made('span', known, word(message.outcome)),
+const records = (message) => message.outcome === 'malformed' ? 1 : message.recipients;
+
+// became is the outcome, or how far a message is whose records are still going out. Without an answer
+// of the brokers nobody knows whether it is delivered.
+function became(message) {
+  if (message.under_way) return word('going', { sent: number(message.records_sent), records: number(records(message)) });
+  if (records(message) && message.records_sent === undefined) return word('decided', { outcome: word(message.outcome) });
+  return word(message.outcome);
+}
+
+const isOut = (message) => message.records_sent !== undefined && !message.under_way;
+
+function fill(item, message) {
+  const known = records(message) && !isOut(message) ? 'going' : outcomes.includes(message.outcome) ? message.outcome : '';
+  const text = became(message);
+  if (item.dataset.became === text) return;
+  item.dataset.became = text;
+  item.firstChild.replaceChildren(
+    made('span', known, text),
     made('span', 'when', moment(new Date(message.handled_at))),
     isolated('id', message.adv_campaign_id ?? word('unknown')),
     made('span', 'many', `${number(message.recipients)} ${word('recipients')}`),
@@ -57,8 +72,8 @@ function render(list, messages) {
       button.type = 'button';
       button.addEventListener('click', () => open(message.trigger));
       item.append(button);
-      fill(button, message);
     }
+    fill(item, message);
     if (list.children[i] !== item) list.insertBefore(item, list.children[i] ?? null);
   });
 }
@@ -66,10 +81,11 @@ function render(list, messages) {
 let handled = -1; // messages counted when the list was read
 let readAt = 0, timer = 0, shown = [];
 
-// follow reads the list again when more messages have been handled.
+// follow reads the list again when more messages have been handled, and while some are under way.
 export function follow(figures) {
   const count = Object.values(figures.campaigns).reduce((a, b) => a + b, 0);
-  if (count === handled || timer) return;
+  const moves = figures.agreement?.at > 0 && !figures.agreement.level || shown.some((message) => message.under_way);
+  if (count === handled && !moves || timer) return;
   timer = setTimeout(async () => {
     readAt = Date.now();
     handled = await refresh() ? count : -1;
@@ -164,7 +180,7 @@ function tell() {
     list.append(line);
   };
   const e = explained;
-  row('outcome', word(e.outcome));
+  row('outcome', became(e));
   row('recipients', number(e.recipients));
   row('campaign', e.adv_campaign_id ?? word('unknown'));
   row('restaurant', e.restaurant_id ?? word('unknown'));
@@ -197,7 +213,7 @@ function sayAnswer() {
   const why = word(['subscribed', 'not_subscribed'].includes(cause) ? cause : 'cause_' + cause);
   const at = e.trigger_datetime_created ? word('asOf', { at: moment(new Date(e.trigger_datetime_created * 1000)) }) : '';
   const position = e.fence_lsn ? word('atPosition', { lsn: e.fence_lsn }) : '';
-  by('answer').replaceChildren(made('bdi', '', e.client.id), ' ' + word(e.client.got ? 'got' : 'notGot') + why + at + position);
+  by('answer').replaceChildren(made('bdi', '', e.client.id), ' ' + word(!e.client.got ? 'notGot' : isOut(e) ? 'got' : 'amongThem') + why + at + position);
 }
 
 by('details').addEventListener('close', () => { opened = ''; });
