@@ -29,7 +29,10 @@ var servers devstacktest.Servers
 
 func TestMain(m *testing.M) {
 	servers.KafkaOptions.SASL = true // beside the plaintext listener
-	servers.KafkaOptions.Settings = map[string]string{"transaction.abort.timed.out.transaction.cleanup.interval.ms": "500"}
+	servers.KafkaOptions.Settings = map[string]string{
+		"transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
+		"log.cleaner.backoff.ms": "500", // who waits for a compaction
+	}
 	os.Exit(servers.Main(m))
 }
 

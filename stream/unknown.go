@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -70,27 +69,29 @@ func (u *unknownMessages) between(ctx context.Context, from, to int64, page []re
 }
 
 func (u *unknownMessages) look(ctx context.Context, first, last int64, known map[int64]bool) error {
-	err := u.s.reread(ctx, u.partition, first, func(r *kgo.Record) (more bool) {
-		if r.Offset <= last && !known[r.Offset] && !r.Attrs.IsControl() {
+	next := first // behind the last record that is there
+	err := u.s.reread(ctx, u.partition, first, last+1, func(r *kgo.Record) {
+		next = r.Offset + 1
+		if !known[r.Offset] && !r.Attrs.IsControl() {
 			u.s.metrics.lost.WithLabelValues(lostManifest).Inc()
 			u.remark.add(triggerID(u.s.topics.input.name, u.partition, r.Offset), 0)
 		}
-		return r.Offset < last
 	})
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil { // compaction may have taken the last ones
-		u.s.log.Warn("what the manifest does not know was not all to be read again", "partition", u.partition, "to_offset", last, "err", err)
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("look for messages that the manifest does not know: %w", err)
 	}
+	u.notThere(next, last+1) // compaction may have taken the last ones
 	return nil
+}
+
+func (u *unknownMessages) notThere(from, to int64) {
+	if from < to {
+		u.s.log.Warn("offsets that the manifest does not know are no longer in the input topic: nobody can tell whether they were messages",
+			"partition", u.partition, "from_offset", from, "to_offset", to)
+	}
 }
 
 func (u *unknownMessages) end() {
 	u.remark.end()
-	if u.gone < u.goneTo {
-		u.s.log.Warn("offsets that the manifest does not know are no longer in the input topic: nobody can tell whether they were messages",
-			"partition", u.partition, "from_offset", u.gone, "to_offset", u.goneTo)
-	}
+	u.notThere(u.gone, u.goneTo)
 }
