@@ -217,10 +217,7 @@ func TestForgottenGroupOffset(t *testing.T) {
 	}
 	forget()
 	r.db.Exec(t, `UPDATE tiffin.progress SET start_offset = 0`) // what a crash leaves
-	var ledger *stream.LedgerError
-	if err := r.tryUntilNow(); !errors.As(err, &ledger) {
-		t.Fatalf("error %v: want a LedgerError", err)
-	}
+	r.wantLedgerError("no committed offset any more", "stands at 2", "--reset-offsets --to-offset N): 2 if they did")
 }
 
 // A process whose epoch is over writes nothing, and claims anew if the group still gives it
