@@ -201,6 +201,9 @@ type record struct {
 	ids     idRanges
 	fault   MalformedError // of a malformed message
 	trace   traceContext
+	// restaurant, campaign and now are what its rows must tell; nil where the message could not be read.
+	restaurant, campaign *string
+	now                  *int64
 }
 
 // manifestPage bounds how many messages recovery holds in memory.
@@ -212,7 +215,7 @@ func (l *ledger) manifest(ctx context.Context, partition int32, from, to int64) 
 	}
 	rows, err := l.pool.Query(ctx, `
 		SELECT record_offset, outcome, coalesce(feedback_ids::text, '{}'), coalesce(reason, ''), coalesce(error, ''),
-			coalesce(traceparent, ''), coalesce(tracestate, '')
+			coalesce(traceparent, ''), coalesce(tracestate, ''), restaurant_id, adv_campaign_id, trigger_datetime_created
 		FROM tiffin.trigger
 		WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND record_offset >= $4 AND record_offset < $5
 		ORDER BY record_offset LIMIT $6`, l.group, l.topic, partition, from, to, manifestPage)
@@ -222,7 +225,8 @@ func (l *ledger) manifest(ctx context.Context, partition int32, from, to int64) 
 	var found []record
 	var r record
 	var ids string
-	_, err = pgx.ForEachRow(rows, []any{&r.offset, &r.outcome, &ids, &r.fault.Reason, &r.fault.Text, &r.trace.parent, &r.trace.state}, func() error {
+	into := []any{&r.offset, &r.outcome, &ids, &r.fault.Reason, &r.fault.Text, &r.trace.parent, &r.trace.state, &r.restaurant, &r.campaign, &r.now}
+	_, err = pgx.ForEachRow(rows, into, func() error {
 		var err error
 		r.ids, err = parseMultirange(ids)
 		found = append(found, r)

@@ -270,7 +270,7 @@ func (m *memory) insert(t *trigger) {
 			t.ids.add(r.id, r.id)
 		}
 	}
-	rec := record{offset: t.offset, outcome: t.outcome, ids: t.ids, trace: t.context}
+	rec := record{offset: t.offset, outcome: t.outcome, ids: t.ids, trace: t.context, restaurant: &c.RestaurantID, campaign: &c.ID, now: &t.now}
 	if t.fault != nil {
 		rec.fault = *t.fault
 	}

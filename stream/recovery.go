@@ -26,8 +26,8 @@ type recovery struct {
 	out int   // records in the open transaction
 	all int64 // records sent in all
 
-	rowsGone, lettersGone remark
-	unknown               unknownMessages
+	rowsGone, rowsAlien, lettersGone remark
+	unknown                          unknownMessages
 
 	headers headerRoom
 	traces  recovered // of the messages in the open transaction
@@ -38,9 +38,11 @@ type recovery struct {
 func (r *recovery) run(ctx context.Context, l *lane) (err error) {
 	r.l = l
 	r.rowsGone = remark{log: r.s.log.Warn, text: "feedback rows were deleted before their records went out; they are not sent", unit: "rows"}
+	r.rowsAlien = remark{log: r.s.log.Error, text: "feedback rows are not the message's any more: they were changed, or their ids given out again (TRUNCATE … RESTART IDENTITY); they are not sent", unit: "rows"}
 	r.lettersGone = remark{log: r.s.log.Error, text: "a malformed record is gone from the input topic; its dead letter can't be sent"}
 	defer r.lettersGone.end()
 	defer r.rowsGone.end()
+	defer r.rowsAlien.end()
 	r.unknown = newUnknownMessages(r.s, r.partition)
 	defer r.unknown.end()
 	if r.asked {
@@ -102,7 +104,8 @@ func (r *recovery) resend(ctx context.Context, rec record) error {
 }
 
 // resendDeliveries reads a trigger's rows in record order. A row that somebody deleted in
-// between is not resurrected: it is reported.
+// between is not resurrected, and one that is another message's by now is not sent under this
+// one's name: both are reported.
 func (r *recovery) resendDeliveries(ctx context.Context, rec record) error {
 	var sent int64
 	if rec.offset == r.from.offset {
@@ -112,20 +115,28 @@ func (r *recovery) resendDeliveries(ctx context.Context, rec record) error {
 	if r.l != nil {
 		r.l.progress.total.Add(ids.count())
 	}
-	found := int64(0)
+	var found, alien int64
 	builder := rowBuilder{r: r, rec: rec}
 	r.traces.begin(r.s.cfg, r.partition, &rec, &fields{made: rec.trace})
 	for _, run := range ids {
 		err := r.s.store.rows(ctx, run, func(row row) error {
 			found++
+			if !isOf(&row, rec.restaurant, rec.campaign, rec.now) {
+				alien++
+				return nil
+			}
 			return builder.add(ctx, row)
 		})
 		if err != nil {
 			return err
 		}
 	}
+	name := triggerID(r.s.topics.input.name, r.partition, rec.offset)
 	if gone := ids.count() - found; gone > 0 {
-		r.rowsGone.add(triggerID(r.s.topics.input.name, r.partition, rec.offset), gone)
+		r.rowsGone.add(name, gone)
+	}
+	if alien > 0 {
+		r.rowsAlien.add(name, alien)
 	}
 	return nil
 }
