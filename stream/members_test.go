@@ -110,6 +110,7 @@ func (g *membersGroup) live() {
 	if len(rows) != g.deliveries || !slices.Equal(rows, records) {
 		g.t.Errorf("%d rows, %d records, want %d of each and the same\nonly rows: %.300q\nonly records: %.300q",
 			len(rows), len(records), g.deliveries, minus(rows, records), minus(records, rows))
+		g.t.Log(strings.Join(g.book.text, ""))
 	}
 	if letters := g.count(g.t, "dead"); letters != g.letters {
 		g.t.Errorf("%d dead letters, want %d", letters, g.letters)
