@@ -228,8 +228,7 @@ func (x *Index) applyTo(st *state, xid uint64, r uint32, truncate bool, in *chan
 		}
 	}
 	if p != nil && !x.shelf.recharge(r, p) {
-		e.disown()
-		x.shelf.drop(r)
+		x.shelf.drop(r) // it stays right, for whom ristretto may still show it to
 	}
 	return n, st.countRows(e, rows)
 }

@@ -233,3 +233,77 @@ func TestAuditSeesRestaurantsOfOneSide(t *testing.T) {
 		t.Errorf("an audit of an index that loads: %v", err)
 	}
 }
+
+// TestAuditForgetsWhatWasTruncated: what the snapshot shows counts no more once a TRUNCATE was
+// applied that it does not see, and nor does what was applied before the TRUNCATE.
+func TestAuditForgetsWhatWasTruncated(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, ahead(""))
+	load(t, x, false, [2]string{"r", "a"}, [2]string{"s", "a"})
+	a, err := x.BeginAudit("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.End()
+	if !a.Covers(Snapshot{Xmin: 10, Xmax: 10}) {
+		t.Fatal("the load's snapshot does not cover the index")
+	}
+	txn := x.NewTxn()
+	if err := errors.Join(
+		txn.Insert(0, []byte("r"), []byte("b")), x.Apply(txn, Commit{Xid: 20, End: 100}),
+		txn.Truncate(), txn.Insert(0, []byte("r"), []byte("c")), x.Apply(txn, Commit{Xid: 21, End: 200}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	for _, restaurant := range []string{"r", "s"} {
+		if _, err := a.Add([]byte(restaurant), []byte("a")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	judged := int64(0)
+	for a.Next() {
+		resident, counted, err := a.Compare(func(d Doubt) error { t.Errorf("false difference %+v", d); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		judged += resident + counted
+	}
+	if judged < 2 {
+		t.Errorf("%d restaurants were compared, want both", judged)
+	}
+}
+
+// TestAuditKeepsItsClientsNumbers: a client that only the table has is named at the end by his
+// own name, whoever else got a number meanwhile. Nothing is held after the audit.
+func TestAuditKeepsItsClientsNumbers(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, ahead(""))
+	x.sweepAt = 1
+	load(t, x, false, [2]string{"r", "old"}, [2]string{"elsewhere", "x"})
+	a, err := x.BeginAudit("r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.End()
+	if !a.Covers(Snapshot{Xmin: 10, Xmax: 10}) {
+		t.Fatal("the load's snapshot does not cover the index")
+	}
+	for _, client := range []string{"old", "missing"} {
+		if _, err := a.Add([]byte("r"), []byte(client)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	elsewhere(t, x, manyMore)
+	var doubts []Doubt
+	for a.Next() {
+		if _, _, err := a.Compare(func(d Doubt) error { doubts = append(doubts, d); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := (Doubt{"r", 1, 2, []ClientDoubt{{"missing", 0, 1}}}); len(doubts) != 1 || fmt.Sprint(doubts[0]) != fmt.Sprint(want) {
+		t.Errorf("differences %+v, want %+v", doubts, want)
+	}
+	if a.End(); len(x.cur.Load().pins.active) > 0 {
+		t.Error("numbers are still held after the audit")
+	}
+}

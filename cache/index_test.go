@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -222,6 +223,25 @@ func TestReadingIsNotAnsweredAfterAContradiction(t *testing.T) {
 	}
 }
 
+// TestPartOfATransactionAnswersNobody: a lookup that began before a contradiction was met starts
+// again, whatever the transaction has already changed.
+func TestPartOfATransactionAnswersNobody(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, &table{rows: map[string][]string{"r": {"a"}}, snap: Snapshot{Xmin: 50, Xmax: 50}})
+	load(t, x, false, [2]string{"r", "a"}, [2]string{"s", "elsewhere"})
+	st := x.serving.Load()
+	txn := x.NewTxn()
+	if err := errors.Join(txn.Insert(0, []byte("r"), []byte("new")), txn.Delete(0, []byte("r"), []byte("elsewhere"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Apply(txn, Commit{Xid: 20, End: 100}); !errors.Is(err, ErrInconsistent) {
+		t.Fatalf("apply: %v, want ErrInconsistent", err)
+	}
+	if r, err := x.lookup(within(t), st, "r", math.MaxInt64); !errors.Is(err, errWithdrawn) {
+		t.Errorf("lookup: %v, %v, want that it starts again", r, err)
+	}
+}
+
 // TestLoadedTransactionMayNameWhatTheIndexNeverHad: it is skipped before it is understood.
 func TestLoadedTransactionMayNameWhatTheIndexNeverHad(t *testing.T) {
 	t.Parallel()
@@ -313,6 +333,54 @@ func TestLoadStaysWithinTheBudget(t *testing.T) {
 		if got := lookup(t, x, r); !slices.Equal(got, want) {
 			t.Fatalf("restaurant %s has %d clients, want %d", r, len(got), len(want))
 		}
+	}
+}
+
+// TestRestaurantWithoutRowsIsNotRead: that it has none is known exactly, whatever has become of
+// its posting.
+func TestRestaurantWithoutRowsIsNotRead(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, &table{err: errors.New("connection refused")})
+	load(t, x, false, [2]string{"r", "a"}, [2]string{"s", "a"})
+	txn := x.NewTxn()
+	if err := errors.Join(txn.Truncate(), txn.Insert(0, []byte("s"), []byte("b")), x.Apply(txn, Commit{Xid: 20, End: 100})); err != nil {
+		t.Fatal(err)
+	}
+	if got := lookup(t, x, "r"); len(got) > 0 {
+		t.Errorf("after a TRUNCATE: %q", got)
+	}
+}
+
+// TestPostingThatOutgrowsTheBudgetLeavesTheShelf: what a posting takes is known again at every
+// change, and one that is too large is read through like one that never fitted.
+func TestPostingThatOutgrowsTheBudgetLeavesTheShelf(t *testing.T) {
+	t.Parallel()
+	src := &table{rows: map[string][]string{"r": {"0"}}, snap: Snapshot{Xmin: 50, Xmax: 50}}
+	x := newIndex(t, 2048, src)
+	load(t, x, false, [2]string{"r", "0"})
+	n := mustFind(t, x.cur.Load().restaurants, "r")
+	if x.shelf.find(n) == nil {
+		t.Fatal("a posting that fits is not in memory")
+	}
+	txn := x.NewTxn()
+	for i := range 1000 {
+		src.rows["r"] = append(src.rows["r"], fmt.Sprint(i+1))
+		if err := txn.Insert(0, []byte("r"), fmt.Append(nil, i+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.Apply(txn, Commit{Xid: 20, End: 100}); err != nil {
+		t.Fatal(err)
+	}
+	if x.shelf.settle(); x.shelf.find(n) != nil {
+		t.Error("a posting of twice the budget stays in memory")
+	}
+	if err := errors.Join(txn.Delete(0, []byte("r"), []byte("0")), x.Apply(txn, Commit{Xid: 21, End: 200})); err != nil {
+		t.Fatal(err)
+	}
+	src.rows["r"] = src.rows["r"][1:]
+	if got := lookup(t, x, "r"); len(got) != 1000 {
+		t.Errorf("%d clients, want 1000", len(got))
 	}
 }
 

@@ -82,8 +82,8 @@ mutant truncate-forgets-clients apply.go '		t.st.clients.forget()
 mutant truncate-forgets-ids apply.go 'ids.reset()' ''
 mutant truncate-voids-what-was-staged txn.go 't.clear()
 	t.truncated' 't.truncated'
-mutant too-large-is-disowned apply.go 'if p != nil && !x.shelf.recharge(r, p) {
-		e.disown()' 'if p != nil && !x.shelf.recharge(r, p) {' 
+mutant part-is-disowned apply.go 'e.disown() // it holds a part of the transaction' ''
+mutant too-large-leaves-the-shelf apply.go 'if p != nil && !x.shelf.recharge(r, p) {' 'if p != nil && x.shelf.recharge(r, p) && false {'
 mutant contradiction-stops-answers apply.go 'if err := x.applyAll(t, c.Xid); err != nil {
 		return x.fail(c, err)' 'if err := x.applyAll(t, c.Xid); err != nil {
 		return err'

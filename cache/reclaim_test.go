@@ -207,6 +207,63 @@ func TestSweepSparesWhatRecipientsHold(t *testing.T) {
 	}
 }
 
+// telling is a store that calls told at its next Get, once.
+type telling struct {
+	lossy
+	told func(key uint64)
+}
+
+func (s *telling) Get(key uint64) (*posting, bool) {
+	if told := s.told; told != nil {
+		s.told = nil
+		told(key)
+	}
+	return s.lossy.Get(key)
+}
+
+// TestSweepSparesWhatIsHandedOutMeanwhile: between the choice of the numbers and the end of the
+// look at all postings, one that was not looked at yet still answers with them.
+func TestSweepSparesWhatIsHandedOutMeanwhile(t *testing.T) {
+	t.Parallel()
+	src := ahead("new")
+	src.rows["s"] = src.rows["r"]
+	x := newIndex(t, 1<<20, src)
+	x.sweepAt = 1
+	load(t, x, false, [2]string{"r", "old"}, [2]string{"s", "old"}, [2]string{"elsewhere", "x"})
+	names := map[uint64]string{}
+	for _, name := range []string{"r", "s"} {
+		n := mustFind(t, x.cur.Load().restaurants, name)
+		e := x.cur.Load().dir.entry(n)
+		e.mu.Lock()
+		e.disown() // as an eviction does: the next lookup reads
+		e.mu.Unlock()
+		if got := lookup(t, x, name); !slices.Equal(got, []string{"new", "old"}) {
+			t.Fatalf("read %q", got)
+		}
+		names[uint64(n)] = name
+	}
+	x.shelf.settle()
+	var held *Recipients
+	x.shelf.lru = &telling{x.shelf.lru, func(key uint64) { // the sweep looks at the first of the two
+		delete(names, key)
+		for _, other := range names {
+			var err error
+			if held, err = x.Lookup(within(t), other); err != nil {
+				t.Error(err)
+			}
+		}
+	}}
+	elsewhere(t, x, 1)
+	if held == nil {
+		t.Fatal("nothing was looked up during the sweep")
+	}
+	defer held.Release()
+	elsewhere(t, x, manyMore)
+	if got := collect(held); !slices.Equal(got, []string{"new", "old"}) {
+		t.Errorf("recipients in use became %q", got)
+	}
+}
+
 // TestSweepDisownsWhatItDoesNotSee: a posting that the store does not show during the sweep
 // may come back; what it says of then must not count.
 func TestSweepDisownsWhatItDoesNotSee(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -188,5 +189,134 @@ func TestReadingThatEndsWhileATransactionIsApplied(t *testing.T) {
 	x.shelf.settle()
 	if got := lookup(t, x, last); !slices.Equal(slices.Sorted(slices.Values(got)), []string{"newold", "old"}) {
 		t.Errorf("%q after the transaction", got)
+	}
+}
+
+// TestBrokenReadingAnswersNobody: who waited for another lookup's reading reads on his own when
+// that one breaks off.
+func TestBrokenReadingAnswersNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		down := errors.New("connection reset")
+		src := &slow{&table{rows: map[string][]string{"r": {"a"}}, snap: Snapshot{Xmin: 10, Xmax: 10}, err: down}, make(chan struct{}, 1), make(chan struct{})}
+		x := newIndex(t, 1, src) // nothing fits: every lookup reads
+		load(t, x, false, [2]string{"r", "a"})
+		broken, waited := make(chan error, 1), make(chan []string, 1)
+		go func() {
+			_, err := x.Lookup(within(t), "r")
+			broken <- err
+		}()
+		synctest.Wait() // it is in its reading
+		go func() {
+			r, err := x.Lookup(within(t), "r")
+			if err != nil {
+				t.Errorf("the lookup that waited: %v", err)
+				close(waited)
+				return
+			}
+			defer r.Release()
+			waited <- collect(r)
+		}()
+		synctest.Wait() // it waits for the reading
+		src.err = nil
+		close(src.end)
+		if err := <-broken; !errors.Is(err, down) {
+			t.Errorf("the lookup that read: %v, want the source's error", err)
+		}
+		if got := <-waited; !slices.Equal(got, []string{"a"}) {
+			t.Errorf("the lookup that waited: %q, want what it read itself", got)
+		}
+	})
+}
+
+// TestContradictionOfAReadingEndsTheAnswers: the stream removed a row that a snapshot of before
+// does not show. The lookup says so, and the next transaction leads to a rebuild.
+func TestContradictionOfAReadingEndsTheAnswers(t *testing.T) {
+	t.Parallel()
+	src := &slow{&table{rows: map[string][]string{"r": {"b"}}, snap: Snapshot{Xmin: 15, Xmax: 15}}, make(chan struct{}, 1), make(chan struct{})}
+	x := newIndex(t, 1, src)
+	rows := [][2]string{{"r", "a"}, {"r", "b"}}
+	load(t, x, false, rows...)
+	read := make(chan error, 1)
+	go func() {
+		_, err := x.Lookup(within(t), "r")
+		read <- err
+	}()
+	begun(t, src.began, read)
+	txn := x.NewTxn()
+	if err := errors.Join(txn.Delete(0, []byte("r"), []byte("a")), x.Apply(txn, Commit{Xid: 20, End: 100})); err != nil {
+		t.Fatal(err)
+	}
+	close(src.end)
+	if err := <-read; !errors.Is(err, ErrInconsistent) {
+		t.Errorf("lookup: %v, want ErrInconsistent", err)
+	}
+	next := func() error {
+		return errors.Join(txn.Insert(0, []byte("s"), []byte("c")), x.Apply(txn, Commit{Xid: 21, End: 200}))
+	}
+	if err := next(); !errors.Is(err, ErrInconsistent) {
+		t.Errorf("the next transaction: %v, want ErrInconsistent", err)
+	}
+	if x.Stats().Loaded {
+		t.Error("lookups are still answered")
+	}
+	load(t, x, false, rows...)
+	if err := next(); err != nil {
+		t.Errorf("after the rebuild: %v", err)
+	}
+}
+
+// TestPostingThatMissedAChangeIsLeftAlone: a reading that broke off kept a change from the
+// posting of before. What the stream brings next is not for that posting: it would contradict it.
+func TestPostingThatMissedAChangeIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	down := errors.New("connection reset")
+	src := &slow{&table{rows: map[string][]string{"r": {"old"}}, snap: Snapshot{Xmin: 50, Xmax: 50}, err: down}, make(chan struct{}, 1), make(chan struct{})}
+	x := newIndex(t, 1<<20, src)
+	store := &forgetful{lossy: x.shelf.lru}
+	x.shelf.lru = store
+	load(t, x, false, [2]string{"r", "old"})
+	store.miss.Store(true)
+	read := make(chan error, 1)
+	go func() {
+		_, err := x.Lookup(within(t), "r")
+		read <- err
+	}()
+	begun(t, src.began, read)
+	store.miss.Store(false)
+	txn := x.NewTxn()
+	if err := errors.Join(txn.Insert(0, []byte("r"), []byte("new")), x.Apply(txn, Commit{Xid: 20, End: 100})); err != nil {
+		t.Fatal(err)
+	}
+	close(src.end)
+	if err := <-read; !errors.Is(err, down) {
+		t.Fatalf("lookup: %v, want the source's error", err)
+	}
+	if err := errors.Join(txn.Delete(0, []byte("r"), []byte("new")), x.Apply(txn, Commit{Xid: 21, End: 200})); err != nil {
+		t.Errorf("the row that the posting never had: %v", err)
+	}
+	src.err = nil
+	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"old"}) {
+		t.Errorf("read %q", got)
+	}
+}
+
+// undying is a store that keeps what it is told to delete.
+type undying struct{ lossy }
+
+func (undying) Del(uint64) {}
+
+// TestPostingOfBeforeATruncateAnswersNobody: not even when it is still on the shelf.
+func TestPostingOfBeforeATruncateAnswersNobody(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, &table{rows: map[string][]string{"r": {"new"}}, snap: Snapshot{Xmin: 50, Xmax: 50}})
+	x.shelf.lru = undying{x.shelf.lru}
+	load(t, x, false, [2]string{"r", "old"})
+	txn := x.NewTxn()
+	if err := errors.Join(txn.Truncate(), txn.Insert(0, []byte("r"), []byte("new")), x.Apply(txn, Commit{Xid: 20, End: 100})); err != nil {
+		t.Fatal(err)
+	}
+	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"new"}) {
+		t.Errorf("answered %q, want what was inserted after the TRUNCATE", got)
 	}
 }
