@@ -201,7 +201,7 @@ func TestBrokenReadingAnswersNobody(t *testing.T) {
 		src := &slow{&table{rows: map[string][]string{"r": {"a"}}, snap: Snapshot{Xmin: 10, Xmax: 10}, err: down}, make(chan struct{}, 1), make(chan struct{})}
 		x := newIndex(t, 1, src) // nothing fits: every lookup reads
 		load(t, x, false, [2]string{"r", "a"})
-		broken, waited := make(chan error, 1), make(chan []string, 1)
+		broken, waited := make(chan error, 1), make(chan string, 1)
 		go func() {
 			_, err := x.Lookup(within(t), "r")
 			broken <- err
@@ -210,21 +210,28 @@ func TestBrokenReadingAnswersNobody(t *testing.T) {
 		go func() {
 			r, err := x.Lookup(within(t), "r")
 			if err != nil {
-				t.Errorf("the lookup that waited: %v", err)
-				close(waited)
+				waited <- err.Error()
 				return
 			}
 			defer r.Release()
-			waited <- collect(r)
+			waited <- fmt.Sprint(collect(r))
 		}()
 		synctest.Wait() // it waits for the reading
+		e := x.cur.Load().dir.entry(mustFind(t, x.cur.Load().restaurants, "r"))
+		reading := e.ticket
 		src.err = nil
 		close(src.end)
 		if err := <-broken; !errors.Is(err, down) {
 			t.Errorf("the lookup that read: %v, want the source's error", err)
 		}
-		if got := <-waited; !slices.Equal(got, []string{"a"}) {
-			t.Errorf("the lookup that waited: %q, want what it read itself", got)
+		e.mu.Lock()
+		open := e.ticket == reading
+		e.mu.Unlock()
+		if open {
+			t.Fatal("the ticket of the reading that failed is still open")
+		}
+		if got := <-waited; got != "[a]" {
+			t.Errorf("the lookup that waited: %s, want what it read itself", got)
 		}
 	})
 }
