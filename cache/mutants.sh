@@ -68,7 +68,7 @@ mutant ticket-is-shared lookup.go 'if t == nil {
 			t = &ticket' 'if true {
 			t = &ticket'
 mutant ticket-is-closed lookup.go 'e.ticket = nil
-	if err' 'if err'
+	if err' 'if err' 'BrokenReadingAnswersNobody|SourceErrorReachesTheLookup' # others would ask it for ever
 mutant broken-fill-answers-nobody lookup.go 'if t.view != nil && x.serving' 'if x.serving'
 mutant disown-counts apply.go 'e.gen++
 	e.filled = false' 'e.filled = false'
@@ -105,7 +105,7 @@ mutant settle-drops-visible-only settle.go 'if !s.Sees(a.xid) {
 # Visibility.
 mutant visible-below-xmin vocabulary.go 'if xid < s.Xmin {
 		return true' 'if xid < s.Xmin {
-		return false'
+		return false' SettleStopsBeforeTheFirstInvisible # in others every reading would be one again, until it is given up
 mutant invisible-from-xmax vocabulary.go 'if xid >= s.Xmax {' 'if xid > s.Xmax {'
 mutant invisible-in-progress vocabulary.go 'return !running' 'return true || running'
 # Reclaiming. Two rules have no mutant, for nothing is wrong without them: a transaction's pin

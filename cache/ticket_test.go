@@ -300,7 +300,7 @@ func TestPostingThatMissedAChangeIsLeftAlone(t *testing.T) {
 		t.Fatalf("lookup: %v, want the source's error", err)
 	}
 	if err := errors.Join(txn.Delete(0, []byte("r"), []byte("new")), x.Apply(txn, Commit{Xid: 21, End: 200})); err != nil {
-		t.Errorf("the row that the posting never had: %v", err)
+		t.Fatalf("the row that the posting never had: %v", err)
 	}
 	src.err = nil
 	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"old"}) {

@@ -1,7 +1,8 @@
 # Sourced by a package's mutants.sh (bash), which names the rules to remove one at a time. The
 # tests run on each mutant: one that survives is a rule that no test proves. Files in place are
 # not touched (go test -overlay). The caller's folder is the package. As many mutants are tried
-# at a time as there are processors, or $MUTANTS_AT_ONCE.
+# at a time as there are processors, or $MUTANTS_AT_ONCE. Those that change the inside of a
+# function are one program, which asks $MUTANT which it is (weave.go); without any the tests must pass.
 #
 #   . ../internal/mutants/run.sh
 #   stages=(CHEAP DEAR …)              # regular expressions of tests, one after the other until
@@ -10,51 +11,68 @@
 #                                      # once; TESTS are the only stage, where one proves the rule
 #   need_servers                       # those that follow start real servers: not with
 #                                      # $MUTANTS_QUICK
-#   summary                            # exits with 1 unless all were caught
+#   summary                            # tries them; exits with 1 unless all were caught
 #
 # A mutant that makes a test hang is not caught: the test has to bound its wait.
 
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
-wanted="$*" tried=0 began=$SECONDS
+wanted="$*" began=$SECONDS
 at_once=${MUTANTS_AT_ONCE:-$(nproc)}
-stages=(.) skipping=
+stages=(.) skipping= servers=
+names=() serverless=()
+declare -A file old new tests
 # In KiB of addresses: a mutant that never stops to allocate would take the machine with it.
 most_memory=$((8 << 20))
 
-need_servers() { [ -z "${MUTANTS_QUICK-}" ] || skipping=yes; }
+need_servers() { servers=yes skipping=${MUTANTS_QUICK-}; }
 
 mutant() {
 	[ -z "$skipping" ] || return 0
 	case " $wanted " in "  " | *" $1 "*) ;; *) return ;; esac
-	tried=$((tried + 1))
-	while [ "$(jobs -rp | wc -l)" -ge "$at_once" ]; do wait -n; done
-	try "$@" &
+	names+=("$1") file[$1]=$2 old[$1]=$3 new[$1]=$4
+	tests[$1]=${5:-$(printf '%s\n' "${stages[@]}")}
+	printf '%s\0' "$1" "$2" "$3" "$4" >>"$work/mutants"
+	[ -n "$servers" ] || serverless+=("${tests[$1]}")
 }
+
+# weave makes woven.test of the mutants that woven names. If it cannot, each is compiled alone,
+# which tells whose fault it is.
+weave() {
+	go build -o "$work/weave" ../internal/mutants || exit 2
+	"$work/weave" "$PWD" "$work" <"$work/mutants" >"$work/woven" || exit 2
+	compile woven || : >"$work/woven"
+}
+
+compile() { go test -c -vet=off -ldflags=-w -overlay "$work/$1.json" -o "$work/$1.test" . >"$work/$1.out" 2>&1; }
 
 # try prints one line, which begins with ok when the mutant was caught.
 try() {
-	local verdict
-	verdict=$(judge "$@")
+	local verdict at=$SECONDS
+	verdict=$(judge "$1")
 	times >"$work/$1.times"
-	echo "$verdict ($(cpu_seconds "$1") CPU s)" | tee "$work/$1.verdict"
+	echo "$verdict ($(cpu_seconds "$1") CPU s in $((SECONDS - at))s)" | tee "$work/$1.verdict"
 	rm -f "$work/$1.test"
 }
 
 judge() {
-	local name=$1 file=$2 old=$3 new=$4 only=${5-} out="$work/$1.out" stage
-	OLD=$old NEW=$new perl -0pe 's/\Q$ENV{OLD}\E/$ENV{NEW}/' "$file" >"$work/$name.go"
-	if cmp -s "$file" "$work/$name.go"; then
-		echo "BAD  $name: no such text in $file"
-		return
+	local name=$1 program=woven stage
+	local out="$work/$name.out"
+	if ! grep -qx -e "$name" "$work/woven"; then
+		program=$name
+		OLD=${old[$name]} NEW=${new[$name]} perl -0pe 's/\Q$ENV{OLD}\E/$ENV{NEW}/' "${file[$name]}" >"$work/$name.go"
+		if cmp -s "${file[$name]}" "$work/$name.go"; then
+			echo "BAD  $name: no such text in ${file[$name]}"
+			return
+		fi
+		printf '{"Replace":{"%s/%s":"%s/%s.go"}}' "$PWD" "${file[$name]}" "$work" "$name" >"$work/$name.json"
+		if ! compile "$name"; then
+			echo "BAD  $name: does not compile: $(head -3 "$out" | tr '\n' ' ')"
+			return
+		fi
 	fi
-	printf '{"Replace":{"%s/%s":"%s/%s.go"}}' "$PWD" "$file" "$work" "$name" >"$work/$name.json"
-	if ! go test -c -vet=off -ldflags=-w -overlay "$work/$name.json" -o "$work/$name.test" . >"$out" 2>&1; then
-		echo "BAD  $name: does not compile: $(head -3 "$out" | tr '\n' ' ')"
-		return
-	fi
-	for stage in "${only:-${stages[@]}}"; do
-		if (ulimit -v "$most_memory"; exec "$work/$name.test" -test.short -test.failfast -test.timeout 120s $(chosen "$stage")) >"$out" 2>&1; then
+	while read -r stage; do
+		if passes "$program" "$stage" "$name"; then
 			# A name that was mistyped would make a survivor.
 			grep -q 'no tests to run' "$out" && echo "BAD  $name: no test $stage" && return
 			continue
@@ -65,8 +83,25 @@ judge() {
 			echo "ok   $name: $(failures)"
 		fi
 		return
-	done
+	done <<<"${tests[$name]}"
 	echo "BAD  $name: SURVIVED"
+}
+
+# passes PROGRAM STAGE MUTANT runs the tests of a stage; what they print goes to MUTANT.out.
+passes() (
+	ulimit -v "$most_memory"
+	MUTANT=$3 exec "$work/$1.test" -test.short -test.failfast -test.timeout 120s $(chosen "$2") </dev/null >"$work/$3.out" 2>&1
+)
+
+# unchanged proves that it is the mutants what the tests find.
+unchanged() {
+	[ -s "$work/woven" ] && [ ${#serverless[@]} -gt 0 ] || return 0
+	local stage out="$work/nothing-changed.out"
+	while read -r stage; do
+		passes woven "$stage" nothing-changed && continue
+		echo "BAD  nothing-changed: $(failures)" | tee "$work/nothing-changed.verdict"
+		names+=(nothing-changed)
+	done < <(printf '%s\n' "${serverless[@]}" | sort -u)
 }
 
 chosen() {
@@ -77,8 +112,10 @@ chosen() {
 }
 
 failures() {
-	grep -o '^panic: .*' "$out" | head -1 | cut -c-100
-	grep -o '^--- FAIL: [A-Za-z]*' "$out" | sed 's/.*: //' | sort -u | paste -sd' '
+	{
+		grep -o '^panic: .*' "$out" | head -1 | cut -c-100
+		grep -o '^--- FAIL: [A-Za-z]*' "$out" | sed 's/.*: //' | sort -u
+	} | paste -sd' '
 }
 
 # running names the tests that the time-out found at work.
@@ -88,11 +125,18 @@ running() { sed -n '/running tests:/,/^$/s/^\t*\(Test[^ ]*\) .*/\1/p' "$out" | s
 cpu_seconds() { tr 'ms' '  ' <"$work/$1.times" | awk '{t += $1 * 60 + $2 + $3 * 60 + $4} END {printf "%.1f", t}'; }
 
 summary() {
+	local name caught
+	[ ${#names[@]} -gt 0 ] || { echo "no mutant of the name: $wanted" >&2 && exit 2; }
+	weave
+	for name in "${names[@]}"; do
+		while [ "$(jobs -rp | wc -l)" -ge "$at_once" ]; do wait -n; done
+		try "$name" &
+	done
 	wait
-	local caught
+	unchanged
 	caught=$(cat "$work"/*.verdict | grep -c '^ok')
 	times >"$work/all.times"
-	echo "$(basename "$PWD"): $caught of $tried mutants caught in $((SECONDS - began))s, $(cpu_seconds all) CPU s"
+	echo "$(basename "$PWD"): $caught of ${#names[@]} mutants caught in $((SECONDS - began))s, $(cpu_seconds all) CPU s"
 	cat "$work"/*.verdict | grep -v '^ok'
-	exit "$((caught < tried))"
+	exit "$((caught < ${#names[@]}))"
 }
