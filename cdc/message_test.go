@@ -240,3 +240,20 @@ func TestMessagesOutOfOrderAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// A tuple of more or fewer columns than were announced is not one to look for values in.
+func TestTuplesHaveTheColumnsAnnounced(t *testing.T) {
+	t.Parallel()
+	row := new(wal).row
+	for name, msg := range map[string][]byte{
+		"fewer":        changeMsg('I', byte('N'), row("7", "c")),
+		"more":         changeMsg('I', byte('N'), row("7", "c", "r", "x")),
+		"more, of old": changeMsg('U', byte('O'), row("7", "c", "r", "x"), byte('N'), row("7", "d", "r")),
+	} {
+		a, txn := assemblerFor(t, 'f', "")
+		_, err := a.all(beginOf(2000, 600), relationOf(tableOID, "public", "t", 'f', "", "id", "client_id", "restaurant_id"), msg)
+		if err == nil || len(txn.ops) > 0 {
+			t.Errorf("%s: %v, staged %q", name, err, txn.ops)
+		}
+	}
+}

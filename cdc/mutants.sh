@@ -5,7 +5,7 @@
 set -u
 cd "$(dirname "$0")" || exit 2
 . ../internal/mutants/run.sh
-stages=('Position|GivenUp|Keepalive|Xid|Gate|Changes|Changed|Known|OutOfOrder|Captures|FuzzDecode|FuzzCopy')
+stages=('Position|GivenUp|Keepalive|Xid|Gate|Changes|Changed|Known|OutOfOrder|Tuples|Captures|FuzzDecode|FuzzCopy')
 
 mutant reported-not-above-applied position.go 'min(p.applied, p.settled)' 'p.settled'
 mutant reported-not-above-settled position.go 'min(p.applied, p.settled)' 'p.applied'
@@ -34,19 +34,20 @@ mutant skipped-truncate-is-not-staged assemble.go 'if err != nil || a.skip {
 mutant unfit-relation-stops assemble.go 'if f.err != nil {
 		return f.err' 'if false {
 		return f.err'
-mutant identity-is-compared assemble.go 'case f.layout.keyed != a.loaded.keyed ||' 'case false && a.loaded.keyed ||'
+mutant identity-is-compared assemble.go 'case f.layout.keyed != a.loaded.keyed || f' 'case false && f'
 mutant another-table-of-the-name assemble.go 'case rel.oid != a.oid:' 'case false:'
 mutant renamed-table assemble.go 'case rel.name != a.table:' 'case false:'
 mutant unchanged-toast-is-old assemble.go 'a.row.new[i] = a.row.old[i]' '_ = i'
 mutant tuple-has-the-columns-announced assemble.go '(len(a.row.new) > 0 && len(a.row.new) != l.columns)' '(false)'
+mutant old-tuple-has-the-columns-announced assemble.go '(a.row.oldKind != 0 && len(a.row.old) != l.columns)' 'false'
 mutant values-end-with-the-message message.go 'if n < 0 || n > len(c.rest) {' 'if n < 0 {'
 mutant counts-end-with-the-message message.go 'if c.short {
 			break
 		}
 		oids' 'oids'
-mutant gate-waits gate.go 'if w.lsn <= to {' 'if true {'
-mutant gate-opens gate.go 'if w.lsn <= to {' 'if w.lsn < to {'
-mutant gate-looks-before-it-waits gate.go 'w.shut || g.position() >= lsn' 'w.shut'
+mutant gate-waits gate.go 'if w.lsn <= to {' 'if true {' GateIsOpen
+mutant gate-opens gate.go 'if w.lsn <= to {' 'if w.lsn < to {' GateIsOpen
+mutant gate-looks-before-it-waits gate.go 'w.shut || g.position() >= lsn' 'w.shut' GateIsOpen
 mutant shut-gate-forgets gate.go 'g.at.Store(0)' ''
 mutant shut-gate-tells gate.go 'w.shut = true' ''
 mutant shut-gate-knows-its-history gate.go 'w.shut = history != g.history()' 'w.shut = false'
