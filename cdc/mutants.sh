@@ -75,6 +75,7 @@ mutant plan-makes-an-older-slot-again setup_script.go 'slotSection(cfg, len(publ
 mutant plan-publishes-under-a-fit-identity-only step.go 'return []part{partIdentity, partOldSlot}' 'return nil' ApplyAltersNothingUnasked
 mutant apply-asks-first setup_apply.go 'case step.Alters != "" && !a.agreed:' 'case false:' ApplyAltersNothingUnasked
 mutant apply-looks-at-what-it-granted setup_apply.go 'if step.part == partGrant {' 'if false {' ApplyAsTheTablesOwner
+mutant partition-under-its-root-is-refused publication.go 'if p.under == "" {' 'if true {' PartitionPublishedUnderItsRoot
 mutant a-list-covers-the-identity publication.go "if table.relation.identity == 'f' {" 'if false {' ListThatTheIdentityOutgrew
 mutant warden-has-a-budget warden.go 'if s.retained.passes(slot.retained, s.cfg.MaxRetainedWAL) {' 'if false {' RetainedWALIsBounded
 mutant warden-looks-ahead retention.go 'now+slices.Max(r.growths[:]) > limit' 'now+0*slices.Max(r.growths[:]) > limit' SlotIsGivenUpBeforeTheLargestStep

@@ -30,17 +30,18 @@ func TestPartitionPublishedUnderItsRootIsRefused(t *testing.T) {
 			}
 			db.Exec(t, rooted, publication)
 			want := []string{"under the name of public.root", "source.table", "source.publication", "publish_via_partition_root = false"}
-			g := start(t, db)
-			refuses(t, g, want...)
-			if n := g.one(t, `SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = $1`, db.Slot); n != "0" {
-				t.Error("a slot was made all the same")
-			}
+			// The plan first: a reader that does not refuse goes on.
 			script, err := Plan(t.Context(), config(t, db), db.Server.Username())
 			if err != nil {
 				t.Fatal(err)
 			}
 			if script.Fault == nil || !strings.Contains(script.Fault.Error(), want[0]) {
-				t.Errorf("the plan's fault: %v", script.Fault)
+				t.Fatalf("the plan's fault: %v", script.Fault)
+			}
+			g := start(t, db)
+			refuses(t, g, want...)
+			if n := g.one(t, `SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = $1`, db.Slot); n != "0" {
+				t.Error("a slot was made all the same")
 			}
 		})
 	}
