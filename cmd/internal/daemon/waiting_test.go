@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,9 @@ import (
 	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/internal/devstack/devstacktest"
 )
+
+// unreadyWithin is what operators were promised (INTERFACE: a lost database turns /readyz to 503).
+const unreadyWithin = 15 * time.Second
 
 func TestUnreadyDaemonSaysWhyUntilTheServersAreThere(t *testing.T) {
 	t.Parallel()
@@ -38,6 +42,35 @@ func TestUnreadyDaemonSaysWhyUntilTheServersAreThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.waitReady(t)
+
+	// Lost while it runs, both are named within the time that operators were promised.
+	if err := server.Stop(t.Context(), devstack.StopFast); err != nil {
+		t.Fatal(err)
+	}
+	lost := time.Now()
+	var reasons []string
+	eventually(t, func() bool {
+		var status int
+		status, reasons = r.probe(t)
+		return status == http.StatusServiceUnavailable && refusedIn(reasons, "source: ") && refusedIn(reasons, "feedback database: ")
+	}, "both databases are named as lost")
+	if took := time.Since(lost); took > unreadyWithin {
+		t.Errorf("%s until both lost databases were named, want at most %s: %q", took, unreadyWithin, reasons)
+	}
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool {
+		status, reasons := r.probe(t)
+		return status == http.StatusOK && len(reasons) == 0
+	}, "the same daemon is ready again")
+}
+
+// refusedIn reports whether a reason says of a part that its server refuses connections.
+func refusedIn(reasons []string, part string) bool {
+	return slices.ContainsFunc(reasons, func(r string) bool {
+		return strings.Contains(r, part) && strings.Contains(r, "connection refused")
+	})
 }
 
 func TestWhatWaitingDoesNotMendEndsTheDaemonByName(t *testing.T) {
