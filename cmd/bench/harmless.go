@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -340,11 +339,7 @@ func (h *harmlessRun) result() *harness.Result {
 		harness.Figure{Name: "rebuilds", Unit: harness.Count, Value: h.rebuilds},
 		harness.Figure{Name: "pgbench transactions", Unit: harness.PerSecond, Value: h.tps},
 	)
-	limit := [][2]float64{{0, float64(h.budget)}, {math.Ceil(time.Since(h.begun).Seconds()), float64(h.budget)}}
-	r.Series = append(r.Series, harness.Series{
-		Title: "log held back by the slot", X: "time, s", Y: "retained, B", Kind: harness.Linear,
-		Lines: []harness.Line{{Name: "slot of the daemon", Points: thinned(o.points, 500)}, {Name: "source.max_retained_wal", Points: limit}},
-	})
+	r.Plot(h.retainedSeries(o.points))
 	r.Note("%d MiB of log or more, written at %d MiB/s to other tables: an hour's at %d MiB/s, unless --quick. Budget %d MiB. max_slot_wal_keep_size is the same: "+
 		"it is the only bound while the daemon does not run, and the server applies it at its checkpoints.", h.volume>>20, h.rate>>20, hourlyRate>>20, h.budget>>20)
 	r.Note("The daemon's role has LOGIN, REPLICATION, CONNECT, USAGE of the schema and SELECT on the table; PUBLIC has nothing.")
@@ -359,6 +354,21 @@ func (h *harmlessRun) result() *harness.Result {
 		r.Note("%s", line)
 	}
 	return r
+}
+
+// retainedSeries is what was held back over time, beside the budget, from the first look to the last.
+func (h *harmlessRun) retainedSeries(points [][2]float64) harness.Series {
+	budget := float64(h.budget)
+	limit := [][2]float64{{points[0][0], budget}, {points[len(points)-1][0], budget}}
+	var phases []string
+	for _, m := range h.marks {
+		phases = append(phases, fmt.Sprintf("%.0f s: %s", m.at.Seconds(), m.name))
+	}
+	return harness.Series{
+		Title: "log held back by the slot", X: "seconds since the observation began", Y: "bytes", Kind: harness.Linear,
+		Lines:  []harness.Line{{Name: "slot of the daemon", Points: thinned(points, 500)}, {Name: "source.max_retained_wal", Points: limit}},
+		Detail: "The highest of each stretch of time. " + strings.Join(phases, " · "),
+	}
 }
 
 // pgbench keeps its own tables busy until stop is called.

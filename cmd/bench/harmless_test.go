@@ -1,9 +1,13 @@
 package main
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/tiffin/cmd/bench/internal/harness"
 )
 
 // Locks count as what they are: strong ones always, weak ones when they outlast the snapshot
@@ -58,5 +62,36 @@ func TestHarmlessPlotsKeepTheHighest(t *testing.T) {
 	}
 	if got := (observed{points: points}).mostBetween(0, 500*time.Second); got != 99 {
 		t.Errorf("most before the peak: %v", got)
+	}
+}
+
+// The report shows what was retained over time, in bytes, beside the budget from end to end, and
+// which phase began when.
+func TestHarmlessPlotsTheRetainedLog(t *testing.T) {
+	t.Parallel()
+	var points [][2]float64
+	for i := range 2_000 {
+		points = append(points, [2]float64{0.5 + float64(i)/10, float64(i % 100)})
+	}
+	points[1_234][1] = 60 << 20
+	h := &harmlessRun{
+		budget: 64 << 20, observer: &observer{saw: observed{points: points}},
+		marks: []phaseMark{{"the daemon loads", 0}, {"the daemon is frozen", 120 * time.Second}},
+	}
+	r := h.result()
+	if len(r.Series) != 1 || len(r.Series[0].Lines) != 2 {
+		t.Fatalf("series %+v, want one of two lines", r.Series)
+	}
+	s := r.Series[0]
+	if s.Y != "bytes" || s.Kind != harness.Linear || !strings.Contains(s.Detail, "120 s: the daemon is frozen") {
+		t.Errorf("a plot of %q, %s, %q", s.Y, s.Kind, s.Detail)
+	}
+	retained, budget := s.Lines[0].Points, s.Lines[1].Points
+	highest := slices.MaxFunc(retained, func(a, b [2]float64) int { return cmp.Compare(a[1], b[1]) })
+	if highest != points[1_234] || len(retained) > 500 {
+		t.Errorf("%d points, the highest %v, want %v", len(retained), highest, points[1_234])
+	}
+	if want := [][2]float64{{0.5, 64 << 20}, {200.4, 64 << 20}}; !slices.Equal(budget, want) {
+		t.Errorf("the budget is drawn as %v, want %v", budget, want)
 	}
 }
