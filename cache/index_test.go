@@ -259,6 +259,30 @@ func TestLoadedTransactionMayNameWhatTheIndexNeverHad(t *testing.T) {
 	}
 }
 
+// TestTransactionSentAgainIsSkipped: until the index is loaded anew. Then positions of before say
+// nothing about what it holds.
+func TestTransactionSentAgainIsSkipped(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, &table{})
+	load(t, x, false)
+	txn := x.NewTxn()
+	for _, want := range []int64{1, 1} {
+		if err := errors.Join(txn.Insert(0, []byte("r"), []byte("a")), x.Apply(txn, Commit{Xid: 20, End: 100})); err != nil {
+			t.Fatal(err)
+		}
+		if got := x.Stats().Subscriptions; got != want {
+			t.Errorf("%d rows, want %d", got, want)
+		}
+	}
+	load(t, x, false, [2]string{"r", "a"})
+	if err := errors.Join(txn.Insert(0, []byte("r"), []byte("b")), x.Apply(txn, Commit{Xid: 19, End: 90})); err != nil {
+		t.Fatal(err)
+	}
+	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("after the rebuild: %q", got)
+	}
+}
+
 func TestSettleStopsBeforeTheFirstInvisible(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t, 1<<20, &table{})

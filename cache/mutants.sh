@@ -20,11 +20,11 @@ mutant ticket-gathers apply.go 'g.changes = append(g.changes, portion...)' 'g.ch
 mutant spilled-runs-are-merged changes.go 'c.sift(0)
 	}
 	return c.portion' '}
-	return c.portion'
+	return c.portion' LargeTransactionIsExactFromAFile
 mutant spilled-log-comes-first txnlog.go 'if err := l.eachIn(buf, &lastID, do); err != nil {' 'if err := error(nil); err != nil {'
 mutant truncate-forgets-the-file txnlog.go 'l.spilled, l.failed = l.spilled[:0], nil' 'l.failed = nil'
 mutant failed-spill-stays-in-memory changes.go 'c.file.end = end
-			return' 'c.file.end = end; c.run = c.run[:0]; return'
+			return' 'c.file.end = end; c.run = c.run[:0]; return' LargeTransactionIsExactFromAFile
 mutant ticket-replay lookup.go 'p.replay(t.log, snap)' 'p.replay(nil, snap)'
 mutant replay-asks-snapshot lookup.go 'if snap.Sees(g.xid) {' 'if false {'
 mutant replay-knows-truncate lookup.go 'if g.truncate && !snap.Sees(g.xid) {' 'if false && g.truncate {'

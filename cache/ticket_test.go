@@ -327,3 +327,52 @@ func TestPostingOfBeforeATruncateAnswersNobody(t *testing.T) {
 		t.Errorf("answered %q, want what was inserted after the TRUNCATE", got)
 	}
 }
+
+// TestPostingAheadOfTheStreamCountsOnce: what a reading saw already is not added when the stream
+// brings it.
+func TestPostingAheadOfTheStreamCountsOnce(t *testing.T) {
+	t.Parallel()
+	x := aheadOfTheStream(t)
+	txn := x.NewTxn()
+	if err := errors.Join(
+		txn.Insert(0, []byte("r"), []byte("new")), x.Apply(txn, Commit{Xid: 20, End: 100}),
+		txn.Delete(0, []byte("r"), []byte("new")), x.Apply(txn, Commit{Xid: 6000, End: 200}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"old"}) {
+		t.Errorf("after the one row was removed: %q", got)
+	}
+}
+
+// lagging is a Source that shows what was committed from its second reading on.
+type lagging struct {
+	first, then table
+	readings    atomic.Int32
+}
+
+func (s *lagging) ReadRestaurant(ctx context.Context, restaurant string, add func([]byte) error) (Snapshot, error) {
+	if s.readings.Add(1) == 1 {
+		return s.first.ReadRestaurant(ctx, restaurant, add)
+	}
+	return s.then.ReadRestaurant(ctx, restaurant, add)
+}
+
+// TestReadingThatLacksWhatWasAppliedIsMadeAgain: a transaction is streamed before snapshots show
+// it, and a lookup behind it must not answer without it.
+func TestReadingThatLacksWhatWasAppliedIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	src := &lagging{
+		first: table{rows: map[string][]string{"r": {"old"}}, snap: Snapshot{Xmin: 20, Xmax: 20}},
+		then:  table{rows: map[string][]string{"r": {"old", "new"}}, snap: Snapshot{Xmin: 21, Xmax: 21}},
+	}
+	x := newIndex(t, 1, src) // nothing fits: every lookup reads
+	load(t, x, false, [2]string{"r", "old"})
+	txn := x.NewTxn()
+	if err := errors.Join(txn.Insert(0, []byte("r"), []byte("new")), x.Apply(txn, Commit{Xid: 20, End: 100})); err != nil {
+		t.Fatal(err)
+	}
+	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"new", "old"}) || src.readings.Load() != 2 {
+		t.Errorf("%q after %d readings", got, src.readings.Load())
+	}
+}
