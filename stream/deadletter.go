@@ -38,6 +38,7 @@ func (p *producer) sendDeadLetter(ctx context.Context, t *trigger) error {
 		}
 	}
 	p.deadBytes += size
+	p.writesTo(r.Topic)
 	p.cl.Produce(ctx, r, func(_ *kgo.Record, err error) {
 		if err != nil {
 			p.fail(&p.topics.deadLetter, err)

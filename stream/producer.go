@@ -47,6 +47,11 @@ type producer struct {
 	// transactions of version 2 (KIP-890).
 	explicit bool
 
+	// written are the topics that were written to, and whether the client is known to list their
+	// partitions; lists asks it.
+	written map[string]bool
+	lists   func(topic string) bool
+
 	failed atomic.Pointer[ProduceError] // first error of a record of the transaction in hand
 	// deadBytes is what dead letters not yet acknowledged weigh.
 	deadBytes int
@@ -84,7 +89,8 @@ func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
 		}),
 		kgo.BrokerMaxWriteBytes(math.MaxInt32 / 2),
 	}
-	p := &producer{topics: topics, arenas: make(chan *arena, arenasPerProducer)}
+	p := &producer{topics: topics, arenas: make(chan *arena, arenasPerProducer), written: map[string]bool{}}
+	p.lists = p.listsPartitions
 	if cfg.Mode == ExactlyOnce {
 		p.txnID = transactionalID(cfg, cfg.Kafka.Process, n)
 		opts = append(opts, kgo.TransactionalID(p.txnID), kgo.TransactionTimeout(cfg.Kafka.TransactionTimeout))
@@ -167,10 +173,59 @@ func (p *producer) commit(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, produceTimeout)
 	defer cancel()
+	if err := p.awaitLists(ctx); err != nil {
+		return fmt.Errorf("commit transaction %s: %w", p.txnID, err)
+	}
 	if err := p.cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
 		return fmt.Errorf("commit transaction %s: %w", p.txnID, err)
 	}
 	return nil
+}
+
+// awaitLists waits until the client lists the partitions of every topic that was written to.
+//
+// Whether there is anything to commit EndTransaction concludes from the partitions that it lists, and
+// what it believes to be empty it aborts, without an error (kgo/txn.go, of franz-go 1.22.2). But a
+// topic that a client writes to for the first time is listed only after its first records were handed
+// out for sending (storePartitionsUpdate in kgo/topics_and_partitions.go): they may be acknowledged
+// before. That is a matter of microseconds, unless the machine is busy.
+func (p *producer) awaitLists(ctx context.Context) error {
+	const pause = 100 * time.Microsecond
+	for topic, listed := range p.written {
+		for !listed && !p.lists(topic) {
+			timer := time.NewTimer(pause)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+				return fmt.Errorf("the client does not know the partitions of %s, though it wrote to it: %w", topic, context.Cause(ctx))
+			}
+		}
+		p.written[topic] = true
+	}
+	return nil
+}
+
+// listsPartitions reports whether the client lists a partition with a leader: before the topic is
+// listed it knows of none.
+func (p *producer) listsPartitions(topic string) bool {
+	info := &p.topics.output
+	if topic == p.topics.deadLetter.name {
+		info = &p.topics.deadLetter
+	}
+	for n := range info.partitions {
+		if leader, _, _ := p.cl.PartitionLeader(topic, n); leader >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// writesTo notes that a topic is written to.
+func (p *producer) writesTo(topic string) {
+	if !p.written[topic] {
+		p.written[topic] = false
+	}
 }
 
 // close aborts what is open, so that no consumer waits for a time-out, and ends the client.
@@ -256,6 +311,7 @@ func (w *arenaWriter) next(ctx context.Context, size int) error {
 	a.bytes, a.records = a.bytes[:0], a.records[:0]
 	a.pending.Store(1)
 	p := w.p
+	p.writesTo(p.topics.output.name)
 	w.began = time.Now()
 	w.done = func(_ *kgo.Record, err error) {
 		if err != nil {
