@@ -21,8 +21,11 @@ func TestLargeTransactionAnswersTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	ours, theirs := net.Pipe()
-	hijacked := &pgconn.HijackedConn{Conn: ours, ParameterStatuses: map[string]string{}, TxStatus: 'I', Config: conf}
-	hijacked.Frontend = conf.BuildFrontend(ours, ours)
+	var stream copyStream
+	hijacked := &pgconn.HijackedConn{
+		Conn: ours, ParameterStatuses: map[string]string{}, TxStatus: 'I', Config: conf,
+		Frontend: stream.build(ours, ours), CustomData: map[string]any{streamKey: &stream},
+	}
 	conn, err := pgconn.Construct(hijacked)
 	if err != nil {
 		t.Fatal(err)
@@ -39,10 +42,14 @@ func TestLargeTransactionAnswersTheServer(t *testing.T) {
 		}
 	}()
 
+	w, err := newWire(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
 	now := time.Now() // the deadlines of the connection are real
 	s := &session{
 		Reader: &Reader{cfg: Config{Now: func() time.Time { return now }}, pos: position{settled: cache.MaxLSN}},
-		wire:   newWire(conn), statusEvery: time.Second, lastStatus: now,
+		wire:   w, statusEvery: time.Second, lastStatus: now,
 	}
 	s.pos.start(100)
 	s.pos.inTxn = true

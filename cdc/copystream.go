@@ -13,13 +13,15 @@ import (
 )
 
 // copyStream lies between a connection and pgx and gives pgx never more than one message of
-// the server, so that the rows of a COPY can be read past it: where they lie, in one large
-// buffer, which takes half of the processor's time a row. One goroutine uses it.
+// the server, so that the rows of a COPY, and the changes of the log, can be read past it: where
+// they lie, in one large buffer, which takes half of the processor's time a row. One goroutine
+// uses it.
 type copyStream struct {
 	from io.Reader
 	buf  []byte
 	rest []byte // of buf, not given to anybody yet
 	left int    // bytes of the message that pgx has begun to read
+	came int    // bytes of the last read
 	// patient says before each read how long it may take; nil for as long as it takes.
 	patient func() error
 }
@@ -98,6 +100,7 @@ func (s *copyStream) fill(least int) error {
 			}
 		}
 		more, err := s.from.Read(s.buf[n:])
+		s.came = more
 		n += more
 		if err != nil && n < least {
 			s.rest = s.buf[:n]
@@ -123,6 +126,14 @@ func (s *copyStream) build(r io.Reader, w io.Writer) *pgproto3.Frontend {
 	return pgproto3.NewFrontend(s, w)
 }
 
+func streamOf(conn *pgconn.PgConn) (*copyStream, error) {
+	s, ok := conn.CustomData()[streamKey].(*copyStream)
+	if !ok {
+		return nil, errors.New("not a connection that this package opened")
+	}
+	return s, nil
+}
+
 // stallLimit is how long a COPY may send nothing: it waits for a lock, or the network is
 // stalled. Then the load is tried again.
 const stallLimit = time.Minute
@@ -132,9 +143,9 @@ var errStalled = fmt.Errorf("no data for %s", stallLimit)
 // copyOut runs a COPY … TO STDOUT and calls row with the content of each message, valid during
 // the call. After an error the connection is of no use any more.
 func copyOut(ctx context.Context, conn *pgconn.PgConn, sql string, row func([]byte) error) error {
-	s, ok := conn.CustomData()[streamKey].(*copyStream)
-	if !ok {
-		return errors.New("not a connection that this package opened")
+	s, err := streamOf(conn)
+	if err != nil {
+		return err
 	}
 	raw := conn.Conn()
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) }) // of a closed connection: then nobody reads
@@ -144,7 +155,7 @@ func copyOut(ctx context.Context, conn *pgconn.PgConn, sql string, row func([]by
 		return errors.Join(err, ctx.Err()) // it may have ended just before
 	}
 	defer func() { s.patient = nil }()
-	err := s.copyOut(conn.Frontend(), sql, row)
+	err = s.copyOut(conn.Frontend(), sql, row)
 	switch {
 	case err == nil:
 		return raw.SetReadDeadline(time.Time{})

@@ -69,10 +69,13 @@ func (c *Config) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 		return nil, err
 	}
 	conf.RuntimeParams["replication"] = "database"
+	var stream copyStream
+	conf.BuildFrontend = stream.build
 	conn, err := pgconn.ConnectConfig(ctx, &conf.Config)
 	if err != nil {
 		return nil, connectError(&conf.Config, err)
 	}
+	conn.CustomData()[streamKey] = &stream
 	return conn, nil
 }
 

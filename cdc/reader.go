@@ -265,7 +265,11 @@ func (r *Reader) load(ctx context.Context, conn *pgx.Conn, p prepared) error {
 // stream starts replication and follows. The session's SQL connection goes to its warden.
 func (r *Reader) stream(ctx context.Context, repl *pgconn.PgConn, conn *pgx.Conn, p prepared) error {
 	r.state.say("catching up with the log")
-	s := &session{Reader: r, wire: newWire(repl), version: p.server.version, pid: repl.PID(), txn: r.idx.NewTxn(), suspect: make(chan struct{}, 1)}
+	w, err := newWire(repl)
+	if err != nil {
+		return err
+	}
+	s := &session{Reader: r, wire: w, version: p.server.version, pid: repl.PID(), txn: r.idx.NewTxn(), suspect: make(chan struct{}, 1)}
 	defer s.txn.Discard()
 	s.txn.Breathe = func() { s.breathe(ctx) }
 	s.asm = r.assembler(s.txn)

@@ -128,7 +128,7 @@ func (s *session) lastWords(gone error) error {
 		return gone
 	}
 	for {
-		msg, err := s.wire.receive()
+		_, msg, err := s.wire.receive()
 		if err != nil {
 			return gone
 		}
@@ -147,11 +147,16 @@ func (s *session) follow(ctx context.Context) error {
 		return err
 	}
 	for {
-		msg, err := s.wire.receive()
+		data, other, err := s.wire.receive()
 		switch {
 		case err == nil:
 			s.heard = true
-			if err := s.take(ctx, msg); err != nil {
+			if other == nil {
+				err = s.data(ctx, data)
+			} else {
+				err = s.notData(other)
+			}
+			if err != nil {
 				return err
 			}
 			if !s.wire.roused.Load() {
@@ -225,11 +230,9 @@ func (s *session) status(ctx context.Context, now time.Time, reply bool) error {
 	return s.wire.status(ctx, s.pos.received, reported, now, reply)
 }
 
-// take handles one message of the stream.
-func (s *session) take(ctx context.Context, msg pgproto3.BackendMessage) error {
+// notData takes a message that is none of the log's.
+func (s *session) notData(msg pgproto3.BackendMessage) error {
 	switch msg := msg.(type) {
-	case *pgproto3.CopyData:
-		return s.data(ctx, msg.Data)
 	case *pgproto3.ErrorResponse:
 		return streamError(pgconn.ErrorResponseToPgError(msg))
 	case *pgproto3.CopyDone, *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
@@ -277,6 +280,9 @@ func (s *session) data(ctx context.Context, data []byte) error {
 	}
 }
 
+// gatherFrom changes of a transaction on, more can be expected, and time is not of the essence.
+const gatherFrom = 16
+
 func (s *session) message(at cache.LSN, msg []byte) error {
 	s.pos.heard(at)
 	done, err := s.asm.message(msg, s.pos.applied)
@@ -284,6 +290,7 @@ func (s *session) message(at cache.LSN, msg []byte) error {
 		return err
 	}
 	s.pos.inTxn = s.asm.open
+	s.wire.busy = done == nil && s.txn.Len() >= gatherFrom
 	if done == nil {
 		return nil
 	}

@@ -20,10 +20,26 @@ import (
 type wire struct {
 	conn   *pgconn.PgConn
 	raw    net.Conn
+	stream *copyStream
 	roused atomic.Bool
+	// began says that pgx has begun to read a message: only it can go on.
+	began bool
+	// busy says that there is nothing to do before many messages more have come.
+	busy  bool
+	pause *time.Timer
 }
 
-func newWire(conn *pgconn.PgConn) *wire { return &wire{conn: conn, raw: conn.Conn()} }
+func newWire(conn *pgconn.PgConn) (*wire, error) {
+	s, err := streamOf(conn)
+	if err != nil {
+		return nil, err
+	}
+	w := &wire{conn: conn, raw: conn.Conn(), stream: s, pause: time.NewTimer(0)}
+	<-w.pause.C
+	s.enlarge()
+	s.patient = w.gather
+	return w, nil
+}
 
 // rouse makes the owner leave its read soon. Safe for concurrent use.
 func (w *wire) rouse() {
@@ -42,9 +58,36 @@ func (w *wire) calm(until time.Time) error {
 	return nil
 }
 
-// receive returns the next message, valid until the next call. pgconn's ReceiveMessage would
-// start and stop a watcher for each.
-func (w *wire) receive() (pgproto3.BackendMessage, error) { return w.conn.Frontend().Receive() }
+// receive returns the content of the next CopyData message, or else another kind of message,
+// valid until the next call. pgconn's ReceiveMessage would start and stop a watcher for each.
+func (w *wire) receive() (data []byte, other pgproto3.BackendMessage, err error) {
+	if !w.began {
+		data, ok, err := w.stream.data()
+		if err != nil || ok {
+			return data, nil, err
+		}
+	}
+	other, err = w.conn.Frontend().Receive()
+	w.began = err != nil
+	return nil, other, err
+}
+
+const (
+	// gatherFor is how long the messages of a transaction may gather. The walsender sends each change by
+	// itself: a reader that is quicker is woken for each, which costs both of them more than the change.
+	gatherFor = 100 * time.Microsecond
+	// gatherEnough bytes at once say that the reader is the slower one.
+	gatherEnough = 16 << 10
+)
+
+// gather comes before each read.
+func (w *wire) gather() error {
+	if w.busy && w.stream.came < gatherEnough {
+		w.pause.Reset(gatherFor)
+		<-w.pause.C
+	}
+	return nil
+}
 
 // status reports positions. All three are always set, and never to 0: pglogrepl would put
 // the received position in the place of a missing one, and so confirm what was not applied.
