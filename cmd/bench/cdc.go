@@ -98,6 +98,9 @@ func (f *freshnessRig) catchUp(ctx context.Context, b backlog) (wire, ours time.
 	if err := f.fenced(ctx); err != nil {
 		return 0, 0, err
 	}
+	if err := f.released(ctx); err != nil {
+		return 0, 0, err
+	}
 	caughtUp := f.seen.expect(b.transactions)
 	if err := f.admit(ctx, false); err != nil {
 		return 0, 0, err
@@ -133,6 +136,33 @@ func (f *freshnessRig) catchUp(ctx context.Context, b backlog) (wire, ours time.
 		return 0, 0, fmt.Errorf("drop the peer's slot: %w", err)
 	}
 	return wire, ours, nil
+}
+
+// released waits until the reader's slot begins where the log ends now, as the peer's will: otherwise
+// the walsender would first decode again what was written for the case before.
+func (f *freshnessRig) released(ctx context.Context) error {
+	var end string
+	if err := f.conn.QueryRow(ctx, "SELECT pg_current_wal_lsn()::text").Scan(&end); err != nil {
+		return fmt.Errorf("read the log's end: %w", err)
+	}
+	for begun := time.Now(); time.Since(begun) < harness.Patience; {
+		if _, err := f.conn.Exec(ctx, "CHECKPOINT"); err != nil { // which logs the running transactions
+			return fmt.Errorf("checkpoint: %w", err)
+		}
+		var there bool
+		if err := f.conn.QueryRow(ctx, "SELECT bool_and(restart_lsn >= $1::text::pg_lsn) FROM pg_replication_slots", end).Scan(&there); err != nil {
+			return fmt.Errorf("read the slot: %w", err)
+		}
+		if there {
+			return nil
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return errors.New("the slot was not released in time")
 }
 
 // admit lets connections to the source database in, or keeps them out.
