@@ -77,10 +77,10 @@ mutants-delivery: ## those of the delivery's protocol that need no server
 FUZZTIME ?= 5s
 .PHONY: fuzz
 fuzz: ## any bytes from the log or a campaign, for FUZZTIME each: no panic, no memory that they do not explain
-	go test -run '^$$' -fuzz '^FuzzDecodeMessage$$' -fuzztime $(FUZZTIME) ./cdc
-	go test -run '^$$' -fuzz '^FuzzDecodeTransactions$$' -fuzztime $(FUZZTIME) ./cdc
-	go test -run '^$$' -fuzz '^FuzzCopyRows$$' -fuzztime $(FUZZTIME) ./cdc
-	go test -run '^$$' -fuzz '^FuzzDecodeCampaign$$' -fuzztime $(FUZZTIME) ./stream
+	go test -run '^$$' -fuzz '^FuzzDecodeMessage$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./cdc
+	go test -run '^$$' -fuzz '^FuzzDecodeTransactions$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./cdc
+	go test -run '^$$' -fuzz '^FuzzCopyRows$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./cdc
+	go test -run '^$$' -fuzz '^FuzzDecodeCampaign$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./stream
 
 .PHONY: exactness
 exactness: ## 100,000 changes and 50,000 campaigns' questions for each replica identity, also while walsenders die
