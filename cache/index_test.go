@@ -237,7 +237,7 @@ func TestPartOfATransactionAnswersNobody(t *testing.T) {
 	if err := x.Apply(txn, Commit{Xid: 20, End: 100}); !errors.Is(err, ErrInconsistent) {
 		t.Fatalf("apply: %v, want ErrInconsistent", err)
 	}
-	if r, err := x.lookup(within(t), st, "r", math.MaxInt64); !errors.Is(err, errWithdrawn) {
+	if r, err := x.lookup(within(t), st, "r", math.MaxInt); !errors.Is(err, errWithdrawn) {
 		t.Errorf("lookup: %v, %v, want that it starts again", r, err)
 	}
 }

@@ -15,10 +15,12 @@ import (
 // finished, and reads from the Source when the posting is not in memory. Errors: of ctx, of
 // the Source (worth a retry), ErrClosed, ErrInconsistent. Safe for concurrent use.
 func (x *Index) Lookup(ctx context.Context, restaurant string) (*Recipients, error) {
-	return x.lookUp(ctx, restaurant, math.MaxInt64)
+	return x.LookupReading(ctx, restaurant, math.MaxInt)
 }
 
-func (x *Index) lookUp(ctx context.Context, restaurant string, most int64) (*Recipients, error) {
+// LookupReading is Lookup, but that it fails with ErrManyRows, and reads nothing, where more than so
+// many rows of the restaurant would have to be read from the source. Safe for concurrent use.
+func (x *Index) LookupReading(ctx context.Context, restaurant string, most int) (*Recipients, error) {
 	for {
 		st, err := x.await(ctx)
 		if err != nil {
@@ -35,13 +37,7 @@ func (x *Index) lookUp(ctx context.Context, restaurant string, most int64) (*Rec
 	}
 }
 
-// LookupReading is Lookup, but that it fails with ErrManyRows, and reads nothing, where more than so
-// many rows of the restaurant would have to be read from the source. Safe for concurrent use.
-func (x *Index) LookupReading(ctx context.Context, restaurant string, rows int) (*Recipients, error) {
-	return x.lookUp(ctx, restaurant, int64(rows))
-}
-
-func (x *Index) lookup(ctx context.Context, st *state, restaurant string, most int64) (*Recipients, error) {
+func (x *Index) lookup(ctx context.Context, st *state, restaurant string, most int) (*Recipients, error) {
 	n, ok := st.restaurants.find([]byte(restaurant))
 	if !ok {
 		x.metrics.lookup(resultEmpty)
@@ -59,7 +55,7 @@ func (x *Index) lookup(ctx context.Context, st *state, restaurant string, most i
 }
 
 // clients finds a restaurant's clients by the rules of the package. The caller holds a pin.
-func (x *Index) clients(ctx context.Context, st *state, restaurant string, n uint32, most int64) (*view, string, error) {
+func (x *Index) clients(ctx context.Context, st *state, restaurant string, n uint32, most int) (*view, string, error) {
 	e := st.dir.entry(n)
 	for {
 		e.mu.Lock()
@@ -72,7 +68,7 @@ func (x *Index) clients(ctx context.Context, st *state, restaurant string, n uin
 			e.mu.Unlock()
 			return v, resultResident, nil
 		}
-		if int64(e.rows) > most {
+		if int64(e.rows) > int64(most) {
 			e.mu.Unlock()
 			return nil, "", ErrManyRows
 		}
