@@ -99,11 +99,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.limits.learn(err)
 		e.state.ended(err)
 		e.log.Warn("delivery interrupted; trying again", "err", err, "pause", pause)
-		timer := time.NewTimer(pause + rand.N(pause/2))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if wait(ctx, pause+rand.N(pause/2)) != nil {
 			return nil
 		}
 		pause = min(2*pause, lastPause)

@@ -74,11 +74,7 @@ func (s *session) endTransaction(ctx context.Context, id string) error {
 		if !errors.Is(err, kerr.ConcurrentTransactions) {
 			return err
 		}
-		timer := time.NewTimer(evictPause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if wait(ctx, evictPause) != nil {
 			return fmt.Errorf("%w: %w", err, ctx.Err())
 		}
 	}

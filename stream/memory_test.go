@@ -217,7 +217,7 @@ func (m *memory) finish(ctx context.Context, b *batch) error {
 	slow := m.batches%2 == 1
 	m.mu.Unlock()
 	if slow {
-		if err := m.dawdle(ctx); err != nil {
+		if err := wait(ctx, time.Second); err != nil { // of a fake clock
 			return err
 		}
 	}
@@ -240,17 +240,6 @@ func (m *memory) commit(b *batch) error {
 		m.insert(t)
 	}
 	return nil
-}
-
-func (m *memory) dawdle(ctx context.Context) error {
-	timer := time.NewTimer(time.Second) // of a fake clock
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 func (m *memory) insert(t *trigger) {

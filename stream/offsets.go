@@ -176,12 +176,8 @@ func (m *member) retry(ctx context.Context, do func() error, passing ...error) e
 		if !again {
 			return err
 		}
-		pause := time.NewTimer(commitRetryPause)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return errors.Join(err, context.Cause(ctx))
+		if late := wait(ctx, commitRetryPause); late != nil {
+			return errors.Join(err, late)
 		}
 	}
 }

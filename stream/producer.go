@@ -193,12 +193,8 @@ func (p *producer) awaitLists(ctx context.Context) error {
 	const pause = 100 * time.Microsecond
 	for topic, listed := range p.written {
 		for !listed && !p.lists(topic) {
-			timer := time.NewTimer(pause)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-				return fmt.Errorf("the client does not know the partitions of %s, though it wrote to it: %w", topic, context.Cause(ctx))
+			if err := wait(ctx, pause); err != nil {
+				return fmt.Errorf("the client does not know the partitions of %s, though it wrote to it: %w", topic, err)
 			}
 		}
 		p.written[topic] = true

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"time"
 )
 
 // publish sends a batch's records and ends its Kafka transaction. It runs beside the writer:
@@ -120,6 +121,18 @@ func (s *session) published(b *batch) {
 func await(ctx context.Context, event <-chan struct{}) error {
 	select {
 	case <-event:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// wait is await for a time.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

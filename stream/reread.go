@@ -84,7 +84,7 @@ func (s *session) reread(ctx context.Context, partition int32, from, to int64, e
 		if refused, ok := errors.AsType[*kerr.Error](err); ok && !refused.Retriable || time.Since(moved) > rereadTimeout {
 			return fmt.Errorf("read %s again, up to offset %d: %w", triggerID(at.topic.name, partition, at.next), to, err)
 		}
-		if err := nextAttempt(ctx); err != nil {
+		if err := wait(ctx, rereadPause); err != nil {
 			return err
 		}
 	}
@@ -92,17 +92,6 @@ func (s *session) reread(ctx context.Context, partition int32, from, to int64, e
 }
 
 var errNothingComes = errors.New("the brokers have committed messages up to here only, though more was handled")
-
-func nextAttempt(ctx context.Context) error {
-	timer := time.NewTimer(rereadPause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
 
 // reading is a position in a partition of a topic. For one goroutine.
 type reading struct {

@@ -85,12 +85,8 @@ func describeTopic(ctx context.Context, cl *kgo.Client, name string) (topicInfo,
 			}
 			return info, err
 		}
-		pause := time.NewTimer(100 * time.Millisecond)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return info, context.Cause(ctx)
+		if err := wait(ctx, 100*time.Millisecond); err != nil {
+			return info, err
 		}
 	}
 }
