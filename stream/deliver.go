@@ -19,8 +19,8 @@ const (
 	lookupLimit = 30 * time.Minute
 )
 
-// deliverAll plans what was polled and writes it to Postgres, batch after batch, while the
-// publishers bring earlier batches to Kafka.
+// deliverAll plans what was polled, batch after batch, while the writers bring earlier batches to
+// Postgres and the publishers to Kafka.
 func (s *session) deliverAll(ctx context.Context, polled <-chan []message) error {
 	defer s.lanes.close()
 	for {

@@ -21,13 +21,12 @@ type state struct {
 	phase  string            // why not ready; empty when delivering
 	fault  string            // what ended the last session, while there is no new one
 	steps  [4]step           // by goroutine
+	counts [4]int            // of the batches that are at storing and publishing
 	probes map[string]string // sink -> what its probe says
 	served bool              // ready at least once
 	large  []*progress       // of what is on a lane
 	waits  map[int32]string  // partition -> why it waits while others go on
 	moved  bool              // something was delivered since the last fault
-	inhand int               // batches on their way into Postgres
-	handed int               // batches that only the brokers have yet to commit
 
 	pulses pulse.Pulses
 	// session is the pulse of what opens and ends sessions, planner of what plans batches, writer of
@@ -78,7 +77,7 @@ func (s *state) ended(err error) {
 	clear(s.steps[:])
 	clear(s.probes)
 	clear(s.waits)
-	s.inhand, s.handed = 0, 0
+	clear(s.counts[:])
 	s.planner.Rest()
 	s.writer.Rest()
 	s.publisher.Rest()
@@ -105,9 +104,7 @@ func (s *state) writing(limit time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writer.Await(limit)
-	if s.inhand++; s.inhand == 1 {
-		s.steps[storing] = step{"waiting for the feedback database", s.now()}
-	}
+	s.arrives(storing, "waiting for the feedback database")
 }
 
 // stored says that Postgres has committed a batch: the brokers' turn. Another may still be on its
@@ -116,15 +113,25 @@ func (s *state) stored(limit time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writer.Await(limit)
-	if s.inhand--; s.inhand == 0 {
-		s.writer.Rest()
-		s.steps[storing].what = ""
-	}
-	s.steps[storing].since = s.now()
+	s.leaves(storing, s.writer)
 	s.publisher.Beat()
-	if s.handed++; s.handed == 1 {
-		s.steps[publishing] = step{"waiting for the brokers to commit", s.now()}
+	s.arrives(publishing, "waiting for the brokers to commit")
+}
+
+// arrives counts a batch in at a step that several may be at; mu is held.
+func (s *state) arrives(at int, what string) {
+	if s.counts[at]++; s.counts[at] == 1 {
+		s.steps[at] = step{what, s.now()}
 	}
+}
+
+// leaves counts it out: whoever is left waits anew, and without any the goroutine rests.
+func (s *state) leaves(at int, p *pulse.Pulse) {
+	if s.counts[at]--; s.counts[at] == 0 {
+		p.Rest()
+		s.steps[at].what = ""
+	}
+	s.steps[at].since = s.now()
 }
 
 // chunkOut says that a part of a large campaign is in both sinks.
@@ -140,11 +147,7 @@ func (s *state) published() {
 	defer s.mu.Unlock()
 	s.moved = true
 	s.publisher.Beat()
-	if s.handed--; s.handed == 0 {
-		s.publisher.Rest()
-		s.steps[publishing].what = ""
-	}
-	s.steps[publishing].since = s.now()
+	s.leaves(publishing, s.publisher)
 }
 
 // progressed reports whether a batch was delivered since it was last asked.
