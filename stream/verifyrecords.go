@@ -54,26 +54,20 @@ func (v *verifier) tallyRecords(ctx context.Context, extra chan<- Difference) er
 	side, print := newTallySide(v.tally), newFingerprint(v.seeds[0], v.seeds[1])
 	names := triggerNames{prefix: []byte(v.Kafka.Input + "/")}
 	err := v.read(ctx, v.output, func(r *kgo.Record) error {
-		partition, offset, ours := names.of(r)
-		switch {
-		case names.last == nil && v.isIntruder(v.output, r):
+		key, what := v.standing(v.output, &names, r)
+		switch what {
+		case intruder:
 			return send(ctx, extra, foreign(ExtraRecord, v.output.topic, r))
-		case names.last == nil:
+		case unmarked:
 			v.found.Unmarked++
 			v.found.Other++
 			return nil
-		case !ours:
+		case aside:
 			v.found.Other++
 			return nil
 		}
-		v.output.saw(r, partition, offset)
-		if !v.inScope(partition, offset) {
-			v.found.Other++
-			return nil
-		}
-		v.output.parts[r.Partition].begun = true
 		v.found.Records++
-		sum, err := side.of(tallyKey{partition: partition, offset: offset})
+		sum, err := side.of(key)
 		a, b := print.of(r.Key, r.Value)
 		sum.records++
 		sum.a -= a
@@ -84,23 +78,19 @@ func (v *verifier) tallyRecords(ctx context.Context, extra chan<- Difference) er
 		return err
 	}
 	err = v.read(ctx, v.letters, func(r *kgo.Record) error {
-		partition, offset, ours := names.of(r)
-		switch {
-		case names.last == nil && v.isIntruder(v.letters, r):
+		key, what := v.standing(v.letters, &names, r)
+		switch what {
+		case intruder:
 			return send(ctx, extra, foreign(ExtraLetter, v.letters.topic, r))
-		case names.last == nil:
+		case unmarked:
 			v.found.UnmarkedLetters++
 			return nil
-		case !ours:
+		case aside:
 			return nil
 		}
-		v.letters.saw(r, partition, offset)
-		if !v.inScope(partition, offset) {
-			return nil
-		}
-		v.letters.parts[r.Partition].begun = true
 		v.found.DeadLetters++
-		sum, err := side.of(tallyKey{partition: partition, offset: offset, letter: true})
+		key.letter = true
+		sum, err := side.of(key)
 		a, b := print.of(nil, lastHeader(r, "reason"))
 		sum.records++
 		sum.a -= a
@@ -111,6 +101,33 @@ func (v *verifier) tallyRecords(ctx context.Context, extra chan<- Difference) er
 		return err
 	}
 	return side.end()
+}
+
+// How a record stands to the comparison.
+const (
+	compared = iota
+	aside    // of another message
+	unmarked // of no message, from outside of the comparison's time
+	intruder // of no message, among ours
+)
+
+// standing says how a record stands to the comparison, and, where it is compared, with which message.
+func (v *verifier) standing(s *stretch, names *triggerNames, r *kgo.Record) (tallyKey, int) {
+	partition, offset, ours := names.of(r)
+	switch {
+	case names.last == nil && v.isIntruder(s, r):
+		return tallyKey{}, intruder
+	case names.last == nil:
+		return tallyKey{}, unmarked
+	case !ours:
+		return tallyKey{}, aside
+	}
+	s.saw(r, partition, offset)
+	if !v.inScope(partition, offset) {
+		return tallyKey{}, aside
+	}
+	s.parts[r.Partition].begun = true
+	return tallyKey{partition: partition, offset: offset}, compared
 }
 
 // inScope reports whether a message is one of those compared, or in a comparison of everything
