@@ -25,11 +25,10 @@ func (f *forgetful) Get(key uint64) (*posting, bool) {
 	return f.lossy.Get(key)
 }
 
-// TestPostingThatComesBackDuringAReading: a transaction that went to the ticket alone must
-// not be missing from what ristretto suddenly has again.
-func TestPostingThatComesBackDuringAReading(t *testing.T) {
-	t.Parallel()
-	src := &slow{ahead("new"), make(chan struct{}, 1), make(chan struct{})}
+// comesBack makes an index in which restaurant r has the client old, and a lookup that reads r from
+// src since ristretto had lost the posting, which it has again by now. The lookup's error comes later.
+func comesBack(t *testing.T, src *slow) (*Index, <-chan error) {
+	t.Helper()
 	x := newIndex(t, 1<<20, src)
 	store := &forgetful{lossy: x.shelf.lru}
 	x.shelf.lru = store
@@ -42,6 +41,15 @@ func TestPostingThatComesBackDuringAReading(t *testing.T) {
 	}()
 	begun(t, src.began, read)
 	store.miss.Store(false)
+	return x, read
+}
+
+// TestPostingThatComesBackDuringAReading: a transaction that went to the ticket alone must
+// not be missing from what ristretto suddenly has again.
+func TestPostingThatComesBackDuringAReading(t *testing.T) {
+	t.Parallel()
+	src := &slow{ahead("new"), make(chan struct{}, 1), make(chan struct{})}
+	x, read := comesBack(t, src)
 	txn := x.NewTxn()
 	if err := txn.Insert(0, []byte("r"), []byte("new")); err != nil {
 		t.Fatal(err)
@@ -279,18 +287,7 @@ func TestPostingThatMissedAChangeIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	down := errors.New("connection reset")
 	src := &slow{&table{rows: map[string][]string{"r": {"old"}}, snap: Snapshot{Xmin: 50, Xmax: 50}, err: down}, make(chan struct{}, 1), make(chan struct{})}
-	x := newIndex(t, 1<<20, src)
-	store := &forgetful{lossy: x.shelf.lru}
-	x.shelf.lru = store
-	load(t, x, false, [2]string{"r", "old"})
-	store.miss.Store(true)
-	read := make(chan error, 1)
-	go func() {
-		_, err := x.Lookup(within(t), "r")
-		read <- err
-	}()
-	begun(t, src.began, read)
-	store.miss.Store(false)
+	x, read := comesBack(t, src)
 	txn := x.NewTxn()
 	if err := errors.Join(txn.Insert(0, []byte("r"), []byte("new")), x.Apply(txn, Commit{Xid: 20, End: 100})); err != nil {
 		t.Fatal(err)
