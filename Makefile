@@ -69,11 +69,6 @@ mutants-quick: ## the same without those whose tests start real servers
 	MUTANTS_QUICK=yes bash cdc/mutants.sh
 	MUTANTS_QUICK=yes bash stream/mutants.sh
 
-# Of all that is quick, what the delivery rests on: some 150 s of CPU.
-.PHONY: mutants-delivery
-mutants-delivery: ## those of the delivery's protocol that need no server
-	MUTANTS_QUICK=yes bash stream/mutants.sh
-
 FUZZTIME ?= 5s
 .PHONY: fuzz
 fuzz: ## any bytes from the log or a campaign, for FUZZTIME each: no panic, no memory that they do not explain
