@@ -27,6 +27,7 @@ mutant plain-offsets-come-behind-the-records lane.go 'if err := p.flush(ctx); er
 mutant offsets-in-the-transaction publish.go 's.member.commitIn(ctx, p, b.positions())' 's.member.commit(ctx, b.positions())'
 mutant a-transaction-is-ended-once-its-partitions-are-listed producer.go 'if err := p.awaitLists(ctx); err != nil {' 'if err := ctx.Err(); err != nil {' TransactionIsEnded
 mutant commits-in-order publish.go 'return await(ctx, prev.done)' 'return nil' TransactionsEndInOrder
+mutant offsets-in-order publish.go 'if err := await(ctx, prev.moved); err != nil' 'if err := ctx.Err(); err != nil' TransactionsEndInOrder
 mutant large-keeps-its-offset lane.go 'at := position{offset: t.offset, sent: int64(to)}' 'at := position{offset: t.offset + 1}'
 mutant recovery-sends takeover.go 'return r.run(s.work, l)' 'return s.member.commit(s.work, map[int32]position{r.partition: {offset: r.to}})'
 mutant recovery-skips-what-is-out recovery.go 'sent = r.from.sent' 'sent = 0'

@@ -8,6 +8,8 @@ import (
 // publish sends a batch's records and ends its Kafka transaction. It runs beside the writer:
 //
 //	produce     after the batch before is produced: one client's messages keep their order
+//	offsets     after those of the batch before are in its transaction: of two transactions the group's
+//	            coordinator keeps the offset that was written last (OffsetMetadataManager.java)
 //	commit      after Postgres has committed this batch and Kafka the one before: the ledger
 //	            leads the group's offset, and offsets move forward only
 //
@@ -41,7 +43,8 @@ func (s *session) publish(ctx context.Context, b, prev *batch) (err error) {
 	return nil
 }
 
-// publishTransaction is the usual case: all records and the offsets in one transaction.
+// publishTransaction is the usual case: all records and the offsets in one transaction. It has the
+// offsets while Postgres is still committing: they count with its end.
 func (s *session) publishTransaction(ctx context.Context, p *producer, b, prev *batch) error {
 	if err := p.begin(); err != nil {
 		return err
@@ -50,10 +53,16 @@ func (s *session) publishTransaction(ctx context.Context, p *producer, b, prev *
 		return err
 	}
 	close(b.produced)
-	if err := s.awaitTurn(ctx, b, prev); err != nil {
-		return err
+	if prev != nil {
+		if err := await(ctx, prev.moved); err != nil {
+			return err
+		}
 	}
 	if err := s.member.commitIn(ctx, p, b.positions()); err != nil {
+		return err
+	}
+	close(b.moved)
+	if err := s.awaitTurn(ctx, b, prev); err != nil {
 		return err
 	}
 	return p.commit(ctx)
@@ -77,7 +86,11 @@ func (s *session) publishPlain(ctx context.Context, p *producer, b, prev *batch)
 	if err := s.awaitTurn(ctx, b, prev); err != nil {
 		return err
 	}
-	return s.member.commit(ctx, b.positions())
+	if err := s.member.commit(ctx, b.positions()); err != nil {
+		return err
+	}
+	close(b.moved)
+	return nil
 }
 
 // produce sends every record of the batch and waits for the broker's acknowledgements.

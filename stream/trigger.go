@@ -83,8 +83,8 @@ type batch struct {
 	// bulky says that the brokers must have taken the records before Postgres commits.
 	bulky bool
 	// stored is closed when Postgres has committed, produced when the broker has acknowledged
-	// every record, done when the group's offset is committed too.
-	stored, produced, done chan struct{}
+	// every record, moved when the group's offsets are in the transaction too, done when it is committed.
+	stored, produced, moved, done chan struct{}
 	// alone says that care is taken (refusal.go): one campaign at most has deliveries, and none
 	// is produced before taken (closed when the table has its rows, without a commit) or stored.
 	alone bool
@@ -98,7 +98,10 @@ type batch struct {
 }
 
 func newBatch() *batch {
-	b := &batch{stored: make(chan struct{}), produced: make(chan struct{}), done: make(chan struct{}), taken: make(chan struct{})}
+	b := &batch{
+		stored: make(chan struct{}), produced: make(chan struct{}), moved: make(chan struct{}), done: make(chan struct{}),
+		taken: make(chan struct{}),
+	}
 	b.users.Store(2)
 	return b
 }
