@@ -18,7 +18,7 @@ const (
 
 // The process dies before and after every effect of the delivery path, every effect's answer
 // is lost, and the process is asked to stop there, in turn: afterwards both sinks hold the
-// same, exactly once. Two campaigns are on lanes, and a third waits for one.
+// same, exactly once. Three campaigns are on lanes, and a fourth waits for one.
 func TestCrashAtEveryStepLeavesBothSinksEqual(t *testing.T) {
 	t.Parallel()
 	crashAtEvery(t, crashKind{}, nil, "claim", "begin", "deliver", "deliver large", "giveUp",
@@ -147,10 +147,11 @@ func (k crashKind) asks(effect string) bool {
 
 // reaches crashes at the points, each in a life of its own. In a run in which the goroutines are
 // scheduled so that a point does not come (see effects) nothing is proved of it: another is made,
-// up to five.
+// up to mostRuns: a point that came in each of several runs, and then in none of so many, is one that
+// cannot come any more.
 func (k crashKind) reaches(t *testing.T, points []crashPoint) bool {
 	t.Helper()
-	for range 5 {
+	for range mostRuns {
 		lives := crashRun(t, k, points...)
 		if t.Failed() {
 			return true // it has been told
@@ -167,6 +168,8 @@ func (k crashKind) reaches(t *testing.T, points []crashPoint) bool {
 	}
 	return false
 }
+
+const mostRuns = 20
 
 // crashPoint is where one life of the process ends, or loses an answer.
 type crashPoint struct {

@@ -71,7 +71,7 @@ func (w *crashWorld) deleteUnhandled(t *testing.T) {
 	}
 	w.deliveries = handled
 	for i, restaurant := range w.kind.filling() {
-		if i%3 != 0 {
+		if i%crashPartitions != 0 {
 			w.deliveries += fans()[restaurant]
 		} else if restaurant == "bad" {
 			w.letters--
@@ -88,7 +88,7 @@ func (w *crashWorld) recreateInput(t *testing.T) {
 	if _, err := adm.DeleteTopic(t.Context(), "in"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := adm.CreateTopic(t.Context(), 3, 1, nil, "in"); err != nil {
+	if _, err := adm.CreateTopic(t.Context(), crashPartitions, 1, nil, "in"); err != nil {
 		t.Fatal(err)
 	}
 	w.onlyRecords = w.sink.lines(t)

@@ -58,7 +58,7 @@ func newCrashWorld(t *testing.T, kind crashKind) *crashWorld {
 	w := &crashWorld{kind: kind, store: newMemory(), fault: newFault()}
 	var err error
 	w.cluster, err = kfake.NewCluster(append(kind.brokers(), kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(w.network.Listen),
-		kfake.SeedTopics(3, "in"), kfake.SeedTopics(2, "out"), kfake.SeedTopics(1, "dead"))...)
+		kfake.SeedTopics(crashPartitions, "in"), kfake.SeedTopics(2, "out"), kfake.SeedTopics(1, "dead"))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,23 +109,26 @@ const campaignJSON = `{"restaurant_id":%q,"adv_campaign_id":%q,"adv_campaign_con
 // Two of the middle ones are two batches, one being inserted while the other is committed.
 func fans() map[string]int { return map[string]int{"small": 2, "middle": 8, "large": 25, "none": 0} }
 
+// crashPartitions are those of the input: one more than there are lanes.
+const crashPartitions = maxLanes + 1
+
 // filling is the restaurant of each message, the partitions taking turns; none for no message.
 // With a real database there are fewer: each is more statements.
 func (k crashKind) filling() []string {
 	if k.database != nil {
 		return []string{
-			"small", "small", "large",
-			"bad", "none", "small",
-			"middle", "middle", "middle",
+			"small", "small", "large", "",
+			"bad", "none", "small", "",
+			"middle", "middle", "middle", "",
 		}
 	}
 	return []string{
-		"small", "small", "large",
-		"bad", "large", "small",
-		"large", "none", "small",
-		"small", "over", "bad",
-		"middle", "middle", "middle",
-		"", "small", "",
+		"small", "small", "large", "large",
+		"bad", "large", "small", "",
+		"large", "none", "small", "",
+		"small", "over", "bad", "",
+		"middle", "middle", "middle", "",
+		"", "small", "", "",
 	}
 }
 
@@ -147,7 +150,7 @@ func (w *crashWorld) fill(t *testing.T) {
 		case "over":
 			value = fmt.Sprintf(campaignJSON, restaurant, "same", 1)
 		}
-		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "in", Partition: int32(i % 3), Value: []byte(value)}).FirstErr(); err != nil {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "in", Partition: int32(i % crashPartitions), Value: []byte(value)}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 		w.deliveries += fans()[restaurant]

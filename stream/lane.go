@@ -8,9 +8,10 @@ import (
 	"example.com/tiffin/internal/pulse"
 )
 
-// maxLanes bounds how many partitions are on lanes of their own. Beside them one recovery may be
-// under way; whoever sends what, a batch always finds a producer (rotation).
-const maxLanes = 2
+// maxLanes bounds how many partitions are on lanes of their own: one that is being stored beside two
+// that send. Beside them one recovery may be under way; whoever sends what, a batch always finds a
+// producer (rotation).
+const maxLanes = 3
 
 // lane delivers what one Kafka transaction cannot hold, beside the batches of the other
 // partitions: a large campaign, which may have to be read first, or what a crash left unsent. Its partition waits for it:
