@@ -74,6 +74,7 @@ func kafkaRemedy(err error) string {
 		{kerr.InvalidTransactionTimeout, "raise transaction.max.timeout.ms of the brokers to a minute or more"},
 		{kerr.ProducerFenced, fencedFix},
 		{kerr.InvalidProducerEpoch, fencedFix},
+		{kerr.InvalidTxnState, fencedFix}, // to the end of a transaction that the broker has aborted
 		{kerr.MessageTooLarge, "none needed: the topic's limit is asked for anew, and a campaign that is too large for it becomes a dead letter; to have it delivered raise max.message.bytes"},
 		{kerr.OffsetOutOfRange, "none for what is gone, which the next lines name: raise retention.ms or retention.bytes of the input topic above the longest stay that campaigns may have in it"},
 		{kerr.InconsistentGroupProtocol, "another program with another way to share partitions is in the group: name one of tiffin's own in kafka.group"},
