@@ -85,7 +85,7 @@ mutant others-goal-is-in-both-sinks goal.go 'group, err := s.groupOffsets(ctx)' 
 mutant anew-is-a-new-entry inputlog.go 'return in.start, s.beginAnew(ctx, partition, e.epoch, 0, in.start)' 'return in.start, nil' CrashInAChoice
 # What is a rule of the statements needs a real Postgres, and its tests a real Kafka.
 need_servers
-mutant rebuilt-records-keep-their-context recovery.go 'b.rec.offset), b.rec.trace)' 'b.rec.offset), traceContext{})' RebuiltRecordsKeepTheirContext
+mutant rebuilt-records-keep-their-context recovery.go 'b.rec.offset, b.rec.trace)' 'b.rec.offset, traceContext{})' RebuiltRecordsKeepTheirContext
 mutant epoch-is-checked writer.go 'AND p.epoch = n.epoch AND' 'AND' FencedProcessWritesNothing
 mutant claim-raises-the-epoch ledger.go 'SET epoch = epoch + 1, owner = $4' 'SET owner = $4' FencedProcessWritesNothing
 mutant next-offset-is-as-expected writer.go 'AND p.next_offset = n.expected' '' LedgerMovesOnlyFromWhereItIsExpected
