@@ -111,7 +111,7 @@ func (s *session) mayCommit(ctx context.Context, b *batch) <-chan struct{} {
 	}
 }
 
-func closed() <-chan struct{} {
+func closed() chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c

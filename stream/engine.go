@@ -126,7 +126,7 @@ func (e *Engine) session(ctx context.Context, until *goal) error {
 		openStore: e.openStore, claims: newClaims(), goal: until, limits: e.limits, care: e.care,
 		work: work, fail: fail, joined: make(chan struct{}),
 		slots: make(chan struct{}, producersPerProcess), writers: make(chan deliverer, writersPerProcess), lanes: newLanes(), recovering: make(chan struct{}, 1), patience: e.patience,
-		balancer: e.balancer,
+		balancer: e.balancer, last: deliveredBatch(),
 	}
 	defer s.close(ctx)
 	if err := s.open(ctx); err != nil {

@@ -111,10 +111,8 @@ func (s *session) readLarge(l *lane, b *batch, m message) error {
 // then sends its records in chunks. The group's offset stays at its message until the last;
 // the commits' metadata says how many of its records are out.
 func (s *session) deliverLarge(l *lane, b, before *batch) error {
-	if before != nil {
-		if err := await(l.cut, before.done); err != nil {
-			return err
-		}
+	if err := await(l.cut, before.done); err != nil {
+		return err
 	}
 	l.pulse.Await(pulse.Limit + 3*timeoutOf(b.deliveries))
 	at := &b.timing

@@ -9,7 +9,7 @@ stages=('CrashAtEveryStep' 'CrashInRecovery|CrashOnOlder' 'CrashInAChoice')
 mutant kafka-waits-for-postgres publish.go 'if err := await(ctx, b.stored); err != nil {
 		return err
 	}
-	if prev == nil {' 'if prev == nil {'
+	return await(ctx, prev.done)' 'return await(ctx, prev.done)'
 mutant plain-records-come-behind-their-rows publish.go 'if err := await(ctx, b.stored); err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ mutant ledger-with-its-rows writer.go 'p.number("currval", &last, []byte(w.seque
 	p.command("begin", -1)
 ' CrashAtEveryStatement
 mutant next-batch-moves-the-ledger-behind writer.go 'if err := await(ctx, g.ledger); err != nil {' 'if err := ctx.Err(); err != nil {' NextBatchIsInserted
-mutant next-batch-does-not-wait-for-the-commit writers.go 'ledger, turn = prev.stored, prev.taken' 'ledger, turn = prev.stored, prev.stored' NextBatchIsInserted
+mutant next-batch-does-not-wait-for-the-commit writers.go 'ledger, turn := prev.stored, prev.taken' 'ledger, turn := prev.stored, prev.stored' NextBatchIsInserted
 mutant evict-before-the-offsets session.go 'if err := s.evict(s.work, added[k.Input]); err != nil' 'if err := error(nil); err != nil' 'DeadOwnersTransaction'
 mutant evict-ends-sessions evict.go 's.store.endSessions(ctx, owner)' 's.store.endSessions(ctx, "nobody")' 'DeadOwnersRowLock'
 mutant topic-id-is-compared takeover.go 'if e.topicID != topicID && ' 'if false && ' 'RecreatedInputTopicStops$'

@@ -12,8 +12,6 @@ import (
 //	            coordinator keeps the offset that was written last (OffsetMetadataManager.java)
 //	commit      after Postgres has committed this batch and Kafka the one before: the ledger
 //	            leads the group's offset, and offsets move forward only
-//
-// prev is nil for the first batch of a session.
 func (s *session) publish(ctx context.Context, b, prev *batch) (err error) {
 	b.timing.kafka.begin(b, s.cfg.Now)
 	defer func() { b.timing.kafka.end(b, s.cfg.Now, err, &b.timing.kafkaErr) }()
@@ -22,10 +20,8 @@ func (s *session) publish(ctx context.Context, b, prev *batch) (err error) {
 		return err
 	}
 	defer s.rotation.give(p)
-	if prev != nil {
-		if err := await(ctx, prev.produced); err != nil {
-			return err
-		}
+	if err := await(ctx, prev.produced); err != nil {
+		return err
 	}
 	if err := b.awaitRows(ctx); err != nil {
 		return err
@@ -53,10 +49,8 @@ func (s *session) publishTransaction(ctx context.Context, p *producer, b, prev *
 		return err
 	}
 	close(b.produced)
-	if prev != nil {
-		if err := await(ctx, prev.moved); err != nil {
-			return err
-		}
+	if err := await(ctx, prev.moved); err != nil {
+		return err
 	}
 	if err := s.member.commitIn(ctx, p, b.positions()); err != nil {
 		return err
@@ -116,9 +110,6 @@ func (s *session) produce(ctx context.Context, p *producer, b *batch) error {
 func (s *session) awaitTurn(ctx context.Context, b, prev *batch) error {
 	if err := await(ctx, b.stored); err != nil {
 		return err
-	}
-	if prev == nil {
-		return nil
 	}
 	return await(ctx, prev.done)
 }

@@ -75,7 +75,7 @@ type session struct {
 
 	group sync.WaitGroup
 	slots chan struct{} // one per batch in flight
-	last  *batch
+	last  *batch        // sent last; at first one that is in both sinks
 	lanes *lanes
 }
 

@@ -106,6 +106,11 @@ func newBatch() *batch {
 	return b
 }
 
+// deliveredBatch is in both sinks: what comes before the first one of a session.
+func deliveredBatch() *batch {
+	return &batch{stored: closed(), produced: closed(), moved: closed(), done: closed(), taken: closed()}
+}
+
 func (b *batch) add(t *trigger) {
 	b.triggers = append(b.triggers, t)
 	b.deliveries += t.deliveries()

@@ -29,16 +29,12 @@ func (s *session) closeWriters(ctx context.Context) {
 	}
 }
 
-// beginStoring has a batch written to Postgres once the rows of the batch before are there. prev
-// is nil for the first batch of a session. Whoever hears of an error here or of the batch's way
-// ends the session.
+// beginStoring has a batch written to Postgres once the rows of the batch before, prev, are
+// there. Whoever hears of an error here or of the batch's way ends the session.
 func (s *session) beginStoring(b, prev *batch) error {
 	s.state.doing(planning, "waiting for the feedback database")
 	s.state.planner.Await(s.storingLimit())
-	ledger, turn := closed(), closed()
-	if prev != nil {
-		ledger, turn = prev.stored, prev.taken
-	}
+	ledger, turn := prev.stored, prev.taken
 	if b.alone || b.bulky {
 		turn = ledger // it may have to wait for the brokers, in a transaction that does nothing meanwhile
 	}
