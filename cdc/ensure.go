@@ -212,8 +212,15 @@ func makeSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
 	}()
 	err := slotStep(cfg).run(ctx, cfg, conn)
 	stop()
-	if held := <-guarded; err != nil && held != nil {
-		return fmt.Errorf("%w (%w)", held, err)
+	return unguarded(<-guarded, err)
+}
+
+// unguarded is why a slot was not made, of the guard's error and the statement's. The guard comes
+// first: that the server says the statement was canceled, if it still comes to say so, is the guard's
+// doing and no refusal (*pgconn.PgError).
+func unguarded(held, err error) error {
+	if err != nil && held != nil {
+		return fmt.Errorf("%w (%s)", held, err.Error())
 	}
 	return err
 }

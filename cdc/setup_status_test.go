@@ -2,9 +2,12 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/internal/devstack/devstacktest"
@@ -145,6 +148,24 @@ func TestApplyBesideARunningDaemon(t *testing.T) {
 	}
 	g.unrebuilt(t)
 	g.agree(t)
+}
+
+// Whether the server's answer to the cancelled statement comes before its connection is closed is
+// chance: neither is the server's refusal.
+func TestSlotGivenUpIsNotRefused(t *testing.T) {
+	t.Parallel()
+	held := &Error{Op: "create replication slot", Err: errors.New("it held back too much"), Fix: "end the transaction"}
+	err := unguarded(held, &Error{Op: "prepare", Err: &pgconn.PgError{Code: "57014", Message: "canceling statement due to user request"}})
+	if _, refused := errors.AsType[*pgconn.PgError](err); refused || !errors.Is(err, held) || !strings.Contains(err.Error(), "canceling statement") {
+		t.Errorf("a slot that was given up: %v, refused %t", err, refused)
+	}
+	refusal := &pgconn.PgError{Code: "53400", Message: "all replication slots are in use"}
+	if err := unguarded(nil, refusal); !errors.Is(err, refusal) {
+		t.Errorf("a slot that the server refused: %v", err)
+	}
+	if err := unguarded(held, nil); err != nil {
+		t.Errorf("a slot that was made after all: %v", err)
+	}
 }
 
 // A slot in the making holds back the log as well: apply gives it up at source.max_retained_wal, and
