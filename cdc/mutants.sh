@@ -5,13 +5,15 @@
 set -u
 cd "$(dirname "$0")" || exit 2
 . ../internal/mutants/run.sh
-stages=('Position|GivenUp|Keepalive|Xid|Gate|Changes|Changed|Known|OutOfOrder|Tuples|Captures|FuzzDecode|FuzzCopy')
+stages=('Position|GivenUp|Keepalive|Xid|Gate|Changes|Changed|Known|OutOfOrder|Tuples|Captures|FuzzDecode|FuzzCopy|Gathers')
 
 mutant reported-not-above-applied position.go 'min(p.applied, p.settled)' 'p.settled'
 mutant reported-not-above-settled position.go 'min(p.applied, p.settled)' 'p.applied'
 mutant reported-never-goes-back position.go 'max(p.reported, min(p.applied, p.settled))' 'min(p.applied, p.settled)'
 mutant keepalive-between-transactions position.go 'if !p.inTxn {' 'if true {'
 mutant keepalive-advances position.go 'p.applied = max(p.applied, walEnd)' ''
+mutant backlog-is-told-by-one-clock session.go 'sent.Sub(done.commit.Time)' 'time.Since(done.commit.Time)'
+mutant keepalive-ends-a-backlog session.go 's.behind, s.wire.busy = false, false' ''
 mutant change-is-unsettled position.go 'if changed && p.settled == cache.MaxLSN {' 'if false {'
 mutant applied-never-goes-back position.go 'p.applied = max(p.applied, confirmed)' 'p.applied = confirmed'
 mutant xid-is-extended xid.go 'ref + uint64(int64(int32(xid-uint32(ref))))' 'uint64(xid)'

@@ -40,6 +40,7 @@ type session struct {
 	lastHeard   time.Time
 	target      cache.LSN // caught up when applied is here
 	checked     *report   // the warden's report that is yet to be reached
+	behind      bool      // the last transaction came late: there is a backlog
 
 	// From other goroutines; each sets its word and rouses the owner.
 	wantReply atomic.Bool
@@ -264,6 +265,7 @@ func (s *session) data(ctx context.Context, data []byte) error {
 			return fmt.Errorf("replication stream: %w", err)
 		}
 		s.pos.keepalive(cache.LSN(k.ServerWALEnd))
+		s.behind, s.wire.busy = false, false
 		s.advance()
 		if k.ReplyRequested {
 			return s.status(ctx, s.cfg.Now(), false)
@@ -274,23 +276,30 @@ func (s *session) data(ctx context.Context, data []byte) error {
 		if err != nil {
 			return fmt.Errorf("replication stream: %w", err)
 		}
-		return s.message(cache.LSN(x.WALStart), x.WALData)
+		return s.message(cache.LSN(x.WALStart), x.ServerTime, x.WALData)
 	default:
 		return fmt.Errorf("replication stream: message of unknown kind %q", data[0])
 	}
 }
 
-// gatherFrom changes of a transaction on, more can be expected, and time is not of the essence.
-const gatherFrom = 16
+// From gatherFrom changes of a transaction on, and behind a transaction that was sent behindAfter its
+// commit, more can be expected, and time is not of the essence.
+const (
+	gatherFrom  = 16
+	behindAfter = 20 * time.Millisecond
+)
 
-func (s *session) message(at cache.LSN, msg []byte) error {
+func (s *session) message(at cache.LSN, sent time.Time, msg []byte) error {
 	s.pos.heard(at)
 	done, err := s.asm.message(msg, s.pos.applied)
 	if err != nil {
 		return err
 	}
 	s.pos.inTxn = s.asm.open
-	s.wire.busy = done == nil && s.txn.Len() >= gatherFrom
+	if done != nil {
+		s.behind = sent.Sub(done.commit.Time) > behindAfter // by one clock, the server's
+	}
+	s.wire.busy = s.behind || done == nil && s.txn.Len() >= gatherFrom
 	if done == nil {
 		return nil
 	}

@@ -14,8 +14,8 @@ import (
 	"example.com/tiffin/internal/devstack"
 )
 
-// cdcGoal is the least ratio to pg_recvlogical that the machines' noise lets a goal of 1.0 be.
-const cdcGoal = 0.9
+// cdcGoal is the least ratio to pg_recvlogical.
+const cdcGoal = 1.0
 
 // backlog is what a stopped reader has to catch up with.
 type backlog struct {
