@@ -81,7 +81,6 @@ mutant partition-under-its-root-is-refused publication.go 'if p.under == "" {' '
 mutant a-list-covers-the-identity publication.go "if table.relation.identity == 'f' {" 'if false {' ListThatTheIdentityOutgrew
 mutant warden-has-a-budget warden.go 'if s.retained.passes(slot.retained, s.cfg.MaxRetainedWAL) {' 'if false {' RetainedWALIsBounded
 mutant warden-looks-ahead retention.go 'now+slices.Max(r.growths[:]) > limit' 'now+0*slices.Max(r.growths[:]) > limit' SlotIsGivenUpBeforeTheLargestStep
-mutant warden-knows-its-publication warden.go 'case len(steps) > 0:' 'case false:' 'TestRebuilds$/^publication$'
 mutant slot-that-others-moved-is-a-gap session.go 'if slot.confirmed > s.pos.reported {' 'if false {' MovedSlotIsAGap
 mutant another-system reader.go 'case was.SystemID != system.SystemID:' 'case false:' AnotherSystemLoadsAgain
 mutant another-timeline reader.go 'case was.Timeline != system.Timeline:' 'case false:' FailoverLoadsAgain
