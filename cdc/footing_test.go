@@ -236,6 +236,16 @@ func TestPublicationMadeAgainByTheDBA(t *testing.T) {
 	g.exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
 	g.agree(t)
 	g.inSync(t)
+	// Nor when it is there again before anybody has looked.
+	for _, sql := range []string{
+		`DROP PUBLICATION tiffin`,
+		`INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'unpublished too')`,
+		`CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`,
+	} {
+		g.exec(t, sql)
+	}
+	g.agree(t)
+	g.inSync(t)
 }
 
 // A transaction that runs while its publication is altered may have written what was not
