@@ -118,3 +118,31 @@ func BenchmarkApply(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRange counts recipients: their texts are read, of one restaurant after the other.
+func BenchmarkRange(b *testing.B) {
+	const restaurants = 2000
+	x := benchmarkIndex(b, 400_000, 1_000_000, restaurants, false)
+	var all []*Recipients
+	for i := range restaurants {
+		r, err := x.Lookup(b.Context(), fmt.Sprintf("00000000-0000-4000-8000-%012x", i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if all = append(all, r); r.Len() > 4096 {
+			b.Logf("%d recipients", r.Len())
+		}
+	}
+	var bytes, clients int
+	for n := 0; b.Loop(); n++ {
+		r := all[n%restaurants]
+		for client := range r.Range(0, r.Len()) {
+			bytes += len(client)
+			clients++
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(clients), "ns/recipient")
+	if bytes == 0 {
+		b.Fatal("nothing read")
+	}
+}

@@ -142,17 +142,20 @@ func (d *dictionary) refer(n uint32, by int64) bool {
 
 // appendText appends the text of a number that the caller holds by a pin.
 func (d *dictionary) appendText(to []byte, n uint32) []byte {
+	t := d.stored(n)
+	return t.appendTo(to)
+}
+
+// stored is the text of a number that the caller holds by a pin.
+func (d *dictionary) stored(n uint32) (t stored) {
 	local := n >> shardBits
 	c := (*d.shards[n%shardCount].chunks.Load())[local>>chunkBits]
 	i := local % chunkLen
-	switch kind := c.kind[i]; kind {
-	case kindUUID:
-		return appendUUID(to, &c.short[i])
-	case kindLong:
-		return append(to, c.long.Load()[i]...)
-	default:
-		return append(to, c.short[i][:kind-kindInline]...)
+	t.short = c.short[i]
+	if t.kind = c.kind[i]; t.kind == kindLong {
+		t.long = c.long.Load()[i]
 	}
+	return t
 }
 
 // forget makes every count zero: the table was truncated.

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"iter"
+	"slices"
 	"sync/atomic"
 )
 
@@ -24,14 +25,24 @@ func (r *Recipients) Len() int { return r.clients.len() }
 func (r *Recipients) Range(from, to int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		var buf []byte
-		for n := range r.clients.between(from, to) {
-			buf = r.texts.appendText(buf[:0], n)
-			if !yield(buf) {
-				return
+		var texts [textsAtOnce]stored
+		for numbers := range r.clients.blocks(from, to) {
+			for i, n := range numbers {
+				texts[i] = r.texts.stored(n)
+			}
+			for i := range numbers {
+				buf = texts[i].appendTo(buf[:0])
+				if !yield(buf) {
+					return
+				}
 			}
 		}
 	}
 }
+
+// textsAtOnce are read before the first is used: they lie all over the memory, and the processor
+// waits for several at once, but for one after the other if something is done with each in between.
+const textsAtOnce = 16
 
 // MaxLen returns a bound of the length of any client's text, in bytes: that of the longest
 // the index has ever held.
@@ -49,13 +60,27 @@ func (r *Recipients) Release() {
 // between yields the numbers at positions from to to-1, ascending.
 func (v *view) between(from, to int) iter.Seq[uint32] {
 	return func(yield func(uint32) bool) {
+		for numbers := range v.blocks(from, to) {
+			for _, n := range numbers {
+				if !yield(n) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// blocks yields the same, up to textsAtOnce of them a step. They are not to be changed, and valid until
+// the next step.
+func (v *view) blocks(from, to int) iter.Seq[[]uint32] {
+	return func(yield func([]uint32) bool) {
 		from, to = max(from, 0), min(to, v.len())
 		if from >= to {
 			return
 		}
 		if v.big == nil {
-			for _, n := range v.small[from:to] {
-				if !yield(n) {
+			for numbers := range slices.Chunk(v.small[from:to], textsAtOnce) {
+				if !yield(numbers) {
 					return
 				}
 			}
@@ -67,8 +92,13 @@ func (v *view) between(from, to int) iter.Seq[uint32] {
 		}
 		it := v.big.Iterator()
 		it.AdvanceIfNeeded(first)
-		for range to - from {
-			if !yield(it.Next()) {
+		var numbers [textsAtOnce]uint32
+		for left := to - from; left > 0; {
+			block := numbers[:min(left, len(numbers))]
+			for i := range block {
+				block[i] = it.Next()
+			}
+			if left -= len(block); !yield(block) {
 				return
 			}
 		}

@@ -48,6 +48,24 @@ func (t *text) len() uint32 {
 	}
 }
 
+// stored is a text as the dictionary holds it.
+type stored struct {
+	kind  uint8
+	short [16]byte
+	long  string
+}
+
+func (t *stored) appendTo(to []byte) []byte {
+	switch t.kind {
+	case kindUUID:
+		return appendUUID(to, &t.short)
+	case kindLong:
+		return append(to, t.long...)
+	default:
+		return append(to, t.short[:t.kind-kindInline]...)
+	}
+}
+
 // packUUID reports whether b is a UUID in the one form that prints back to b.
 func packUUID(to *[16]byte, b []byte) bool {
 	if b[8] != '-' || b[13] != '-' || b[18] != '-' || b[23] != '-' {
