@@ -28,6 +28,9 @@ func runEOS(ctx context.Context, e *harness.Env) (r *harness.Result, err error) 
 	if e.Quick {
 		pairs = 1
 	}
+	if err := warmBacklogs(ctx, e); err != nil {
+		return nil, err
+	}
 	const in = "fan-out 100"
 	w, stage, err := pairedBacklog(ctx, e)
 	if err != nil {

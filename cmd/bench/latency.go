@@ -67,7 +67,7 @@ func runLatency(ctx context.Context, e *harness.Env) (*harness.Result, error) {
 	r.Note("Campaigns are published at fixed times whatever becomes of those before, and counted from when they were due; "+
 		"the first tenth is warm-up, and before all the limit's work warms the servers up for %v. The limit begins a Postgres and a Kafka transaction of the same deliveries side by side when they are due, without input or join, under the same load, "+
 		"half of it before the contenders and half behind them; at half load behind each, at its rate. "+
-		"Exactly once, lz4, acks=all, %s; producer and consumer share the machine.", warmFor, e.Durability())
+		"Exactly once, lz4, acks=all, %s; producer and consumer share the machine.", harness.WarmFor, e.Durability())
 	return r, nil
 }
 
@@ -126,14 +126,11 @@ func runLatencyCase(ctx context.Context, e *harness.Env, c latencyCase, r *harne
 	return nil
 }
 
-// warmFor is how long a broker that was just started is given under a case's load: its code is compiled
-// as it is used, and the limit of one delivery went from 6.7 to 2.6 ms within a minute and a half.
-const warmFor = 45 * time.Second
-
-// warmUp runs the limit, uncounted, so that the first contender is not measured beside a cold broker.
-// At half load the backlog before does that.
+// warmUp runs the limit under a case's load, uncounted, so that the first contender is not measured beside a
+// cold broker: the limit of one delivery went from 6.7 to 2.6 ms within a minute and a half. At half load the
+// backlog before does that.
 func warmUp(ctx context.Context, e *harness.Env, c latencyCase) error {
-	for begun := time.Now(); c.every > 0 && !e.Quick && time.Since(begun) < warmFor; {
+	for begun := time.Now(); c.every > 0 && !e.Quick && time.Since(begun) < harness.WarmFor; {
 		h, err := limitLatency(ctx, e, c, c.every)
 		if err != nil {
 			return fmt.Errorf("warm up: %w", err)

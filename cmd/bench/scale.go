@@ -44,6 +44,9 @@ func processes(n int) string {
 }
 
 func runScale(ctx context.Context, e *harness.Env) (*harness.Result, error) {
+	if err := warmBacklogs(ctx, e); err != nil {
+		return nil, err
+	}
 	r := &harness.Result{}
 	var one, limit float64
 	for n := 1; n <= mostProcesses; n++ {

@@ -46,6 +46,9 @@ func subscriptions(n int) string { return humanize.Comma(int64(n)) + " subscript
 type cost struct{ cpu, time float64 }
 
 func runTableSize(ctx context.Context, e *harness.Env) (r *harness.Result, err error) {
+	if err := warmBacklogs(ctx, e); err != nil {
+		return nil, err
+	}
 	campaigns := 10_000
 	if e.Quick {
 		campaigns = 200

@@ -61,6 +61,9 @@ func throughput() harness.Scenario {
 }
 
 func runThroughput(ctx context.Context, e *harness.Env) (*harness.Result, error) {
+	if err := warmBacklogs(ctx, e); err != nil {
+		return nil, err
+	}
 	r := &harness.Result{}
 	for _, c := range backlogs() {
 		if !e.Wants(c.name) {
@@ -70,9 +73,9 @@ func runThroughput(ctx context.Context, e *harness.Env) (*harness.Result, error)
 			return r, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	r.Note("A backlog that is there when the contender is ready; exactly once, lz4, acks=all, %s; "+
+	r.Note("A backlog that is there when the contender is ready, on servers that have worked for %v; exactly once, lz4, acks=all, %s; "+
 		"the limit is INSERT ... unnest (COPY below 100 recipients) and transactional produce of the same deliveries side by side, nothing else, "+
-		"with as many connections and producers as gave most.", e.Durability())
+		"with as many connections and producers as gave most.", harness.WarmFor, e.Durability())
 	return r, nil
 }
 

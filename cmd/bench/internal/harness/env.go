@@ -39,6 +39,7 @@ type Env struct {
 	scratch string
 	tiffin  string
 	servers *testbed.Servers
+	warm    bool // the servers have worked
 	voice   *voice
 }
 
@@ -79,6 +80,22 @@ func (e *Env) Servers(ctx context.Context) (*testbed.Servers, error) {
 	e.servers = s
 	e.Say("Kafka and Postgres run")
 	return s, nil
+}
+
+// WarmFor is how long servers that were just started are given before anything is measured.
+const WarmFor = 45 * time.Second
+
+// WarmUp has the servers work, once in all, until it is enough.
+func (e *Env) WarmUp(work func(enough func() bool) error) error {
+	if e.warm {
+		return nil
+	}
+	begun := time.Now()
+	if err := work(func() bool { return time.Since(begun) >= WarmFor }); err != nil {
+		return fmt.Errorf("warm up: %w", err)
+	}
+	e.warm = true
+	return nil
 }
 
 // Started are the servers if a scenario needed them, else nil.
