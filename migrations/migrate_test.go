@@ -19,13 +19,13 @@ func TestMigrateMakesAnEmptyDatabaseCurrent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if report.From != 0 || report.To != 2 || len(report.Applied) != 2 || !report.CreatedFeedbackTable || !report.Changed() {
+	if report.From != 0 || report.To != 3 || len(report.Applied) != 3 || !report.CreatedFeedbackTable || !report.Changed() {
 		t.Errorf("the first report: %+v", report)
 	}
 	if err := Check(t.Context(), conn, options()); err != nil {
 		t.Error(err)
 	}
-	if report, err = Migrate(t.Context(), conn, options()); err != nil || report.Changed() || report.To != 2 {
+	if report, err = Migrate(t.Context(), conn, options()); err != nil || report.Changed() || report.To != 3 {
 		t.Errorf("again: %+v, %v", report, err)
 	}
 }
@@ -125,7 +125,7 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 		"Migrate": func() error { _, err := Migrate(t.Context(), conn, options()); return err }(),
 		"Check":   Check(t.Context(), conn, options()),
 	} {
-		if !errors.Is(err, ErrNewerSchema) || !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), "has version 99, this program knows up to 2") {
+		if !errors.Is(err, ErrNewerSchema) || !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), "has version 99, this program knows up to 3") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -141,7 +141,7 @@ func TestFailedMigrationLeavesNothingAndMayBeRunAgain(t *testing.T) {
 		t.Errorf("with a table in the way: %v", err)
 	}
 	db.Exec(t, "DROP TABLE tiffin.trigger")
-	if report, err := Migrate(t.Context(), conn, options()); err != nil || report.From != 0 || report.To != 2 {
+	if report, err := Migrate(t.Context(), conn, options()); err != nil || report.From != 0 || report.To != 3 {
 		t.Errorf("with the table gone: %+v, %v", report, err)
 	}
 }

@@ -124,8 +124,8 @@ func TestMigrateSaysWhatItDid(t *testing.T) {
 	clearEnvironment(t)
 	t.Setenv("TIFFIN_FEEDBACK_DSN", servers.Database(t).DSN)
 	for _, want := range []string{
-		"schema tiffin: version 0 -> 2\nfeedback table \"public\".\"subscribers_feedback\": created\n",
-		"schema tiffin is current: version 2\n",
+		"schema tiffin: version 0 -> 3\nfeedback table \"public\".\"subscribers_feedback\": created\n",
+		"schema tiffin is current: version 3\n",
 	} {
 		if code, stdout, stderr := execute(t, "migrate"); code != command.ExitOK || stdout != want || stderr != "" {
 			t.Errorf("%d %q %q, want %q", code, stdout, stderr, want)
