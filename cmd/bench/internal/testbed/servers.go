@@ -58,6 +58,8 @@ const (
 	KafkaHeapMB   = 1024
 	SharedBuffers = "512MB"
 	MaxWAL        = "8GB" // no checkpoint by size in the middle of a run
+	// Nor an autovacuum: a table is seconds old, and one contender would have it and another not.
+	AutovacuumNaptime = "30min"
 )
 
 // Given is whether these servers are not ours.
@@ -85,7 +87,7 @@ func Start(ctx context.Context, dir string, given Given) (*Servers, error) {
 // StartPostgres starts a durable one with the settings of every benchmark, and more.
 func StartPostgres(ctx context.Context, dir string, more map[string]string) (*devstack.Postgres, error) {
 	settings := map[string]string{
-		"shared_buffers": SharedBuffers, "max_wal_size": MaxWAL, "checkpoint_timeout": "30min",
+		"shared_buffers": SharedBuffers, "max_wal_size": MaxWAL, "checkpoint_timeout": "30min", "autovacuum_naptime": AutovacuumNaptime,
 		"max_replication_slots": "20", "max_wal_senders": "20",
 	}
 	maps.Copy(settings, more)

@@ -53,7 +53,7 @@ func askPostgres(ctx context.Context, dsn string) (version, settings string, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	err = conn.QueryRow(ctx, `SELECT current_setting('server_version'), string_agg(name || ' ' || current_setting(name), ', ' ORDER BY name) FROM pg_settings
-		WHERE name IN ('fsync', 'synchronous_commit', 'synchronous_standby_names', 'full_page_writes', 'shared_buffers', 'max_wal_size', 'checkpoint_timeout')
+		WHERE name IN ('fsync', 'synchronous_commit', 'synchronous_standby_names', 'full_page_writes', 'shared_buffers', 'max_wal_size', 'checkpoint_timeout', 'autovacuum_naptime')
 		AND current_setting(name) <> ''`).Scan(&version, &settings)
 	if err != nil {
 		return "", "", fmt.Errorf("ask a server for its settings: %w", err)

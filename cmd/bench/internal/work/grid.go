@@ -71,8 +71,5 @@ func Grow(ctx context.Context, stage *testbed.Stage, fanout, from, to int) error
 	if _, err := conn.Exec(ctx, gridSQL, from, to, int64(fanout), int64(gridClients)); err != nil {
 		return fmt.Errorf("add rows to the source table: %w", err)
 	}
-	if _, err := conn.Exec(ctx, "VACUUM (ANALYZE) subscribers_restaurants"); err != nil {
-		return fmt.Errorf("analyze the source table: %w", err)
-	}
-	return nil
+	return analyze(ctx, conn)
 }

@@ -119,8 +119,19 @@ func (w *Workload) LoadSource(ctx context.Context, stage *testbed.Stage) error {
 		return fmt.Errorf("connect to the source database: %w", err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	_, err = w.plan.Load(ctx, conn, pgx.Identifier{"public", "subscribers_restaurants"})
-	return err
+	if _, err := w.plan.Load(ctx, conn, pgx.Identifier{"public", "subscribers_restaurants"}); err != nil {
+		return err
+	}
+	return analyze(ctx, conn)
+}
+
+// analyze does what autovacuum would do sooner or later, in the middle of somebody's run: peers ask the
+// table, and are to be planned for alike.
+func analyze(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, "VACUUM (ANALYZE) subscribers_restaurants"); err != nil {
+		return fmt.Errorf("analyze the source table: %w", err)
+	}
+	return nil
 }
 
 // Publish spreads campaigns from up to to (that excluded) evenly over the partitions.
