@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"slices"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -13,6 +15,17 @@ import (
 	"example.com/tiffin/cmd/internal/settings"
 	"example.com/tiffin/stream"
 )
+
+// collectAt is by how much, in percent of what lives, the heap grows before the collector looks. The daemon
+// allocates little a delivery: Go's 100 took a tenth more memory under load and was no faster.
+const collectAt = 75
+
+// spareMemory leaves an operator's GOGC as it is.
+func spareMemory() {
+	if _, set := os.LookupEnv("GOGC"); !set {
+		debug.SetGCPercent(collectAt)
+	}
+}
 
 func newRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -49,6 +62,7 @@ process with status 1, a fault in the settings with status 2.
 		if err != nil {
 			return err
 		}
+		spareMemory()
 		return daemon.Run(cmd.Context(), daemon.Options{
 			Settings: s, Log: log, Version: command.ThisBuild().Version, UntilNow: *untilNow,
 			LedgerBehind: stream.LedgerBehind(*behind), InputReset: stream.InputReset(*reset),
