@@ -140,18 +140,14 @@ func (r *Reader) stands(ctx context.Context) error {
 	}
 }
 
-// cover begins the transaction that the table is read in. Its lock comes before its snapshot,
-// so that no TRUNCATE, which old snapshots see, lies between.
+// cover begins the transaction that the table is read in.
 func (a *runningAudit) cover(ctx context.Context, conn *pgx.Conn, audit *cache.Audit) (*tableFacts, error) {
 	name, err := parseTable(a.r.cfg.Table)
 	if err != nil {
 		return nil, err
 	}
 	for range auditTries {
-		for _, sql := range []string{
-			"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET LOCAL lock_timeout = '" + auditLock + "'",
-			"LOCK TABLE " + name.sql() + " IN ACCESS SHARE MODE",
-		} {
+		for _, sql := range []string{"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET LOCAL lock_timeout = '" + auditLock + "'"} {
 			if _, err := conn.Exec(ctx, sql); err != nil {
 				return nil, &Error{Op: "begin to read table", On: name.String(), Err: err}
 			}
@@ -160,7 +156,11 @@ func (a *runningAudit) cover(ctx context.Context, conn *pgx.Conn, audit *cache.A
 		if err != nil {
 			return nil, err
 		}
-		if audit.Covers(snapshot) {
+		whole, err := locked(ctx, conn, name)
+		if err != nil {
+			return nil, &Error{Op: "begin to read table", On: name.String(), Err: err}
+		}
+		if whole && audit.Covers(snapshot) { // which takes one snapshot only
 			return inspectForLoad(ctx, conn, name)
 		}
 		if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
@@ -171,6 +171,19 @@ func (a *runningAudit) cover(ctx context.Context, conn *pgx.Conn, audit *cache.A
 		}
 	}
 	return nil, errInvisible
+}
+
+// locked has the transaction hold the table and its partitions, and reports whether its snapshot still shows
+// them: a TRUNCATE that came between empties what the snapshot sees, too, because the rows are in files
+// that are gone. The catalog's row is the snapshot's, pg_relation_filenode answers as of now. LOCK TABLE, which
+// needs no snapshot, wants a right to the whole table (LockTableAclCheck in lockcmds.c), not to its columns.
+func locked(ctx context.Context, conn *pgx.Conn, name tableName) (whole bool, err error) {
+	if _, err := conn.Exec(ctx, "SELECT "+columnRestaurant+" FROM "+name.sql()+" LIMIT 0"); err != nil {
+		return false, err
+	}
+	err = conn.QueryRow(ctx, "SELECT count(*) = 0 FROM "+partitionsOf("to_regclass("+literal(name.sql())+")")+
+		" t JOIN pg_class c ON c.oid = t.oid WHERE c.relfilenode <> pg_relation_filenode(c.oid)").Scan(&whole)
+	return whole, err
 }
 
 var errInvisible = errors.New("a committed transaction stays invisible (does it wait for a synchronous standby?): try again later")

@@ -197,3 +197,36 @@ func isNotReady(err error) bool {
 	_, is := errors.AsType[*NotReadyError](err)
 	return is
 }
+
+// A TRUNCATE that comes between an audit's snapshot and its lock empties what the snapshot sees.
+func TestAuditSeesATruncateBehindItsSnapshot(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	db.Exec(t, `CREATE TABLE plain (restaurant_id text)`, `CREATE TABLE parted (restaurant_id text) PARTITION BY LIST (restaurant_id)`,
+		`CREATE TABLE parted_r1 PARTITION OF parted FOR VALUES IN ('r1')`, `CREATE TABLE parted_r2 PARTITION OF parted FOR VALUES IN ('r2')`)
+	for _, c := range []struct {
+		table, meanwhile string
+		whole            bool
+	}{
+		{"plain", `INSERT INTO plain VALUES ('r1')`, true},
+		{"plain", `TRUNCATE plain`, false},
+		{"parted", `INSERT INTO parted VALUES ('r1')`, true},
+		{"parted", `TRUNCATE parted_r2`, false},
+	} {
+		conn := db.Connect(t)
+		if _, err := conn.Exec(t.Context(), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := currentSnapshot(t.Context(), conn); err != nil {
+			t.Fatal(err)
+		}
+		db.Exec(t, c.meanwhile)
+		whole, err := locked(t.Context(), conn, tableName{"public", c.table})
+		if err != nil || whole != c.whole {
+			t.Errorf("%s behind the snapshot: whole %t, %v", c.meanwhile, whole, err)
+		}
+		if err := conn.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}

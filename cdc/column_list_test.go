@@ -44,6 +44,9 @@ func TestNeededColumnsAreEnough(t *testing.T) {
 					g.agree(t)
 				}
 				g.unrebuilt(t)
+				if report, err := g.r.AuditRunning(t.Context(), g.idx, AuditTo{Found: func(d Difference) error { t.Error(d); return nil }}); err != nil || report.Rows != 1 {
+					t.Errorf("audit of the running index with these rights: %+v, %v", report, err)
+				}
 				g.quit()
 				cfg := config(t, db)
 				cfg.DSN = db.Server.DSNFor(role, "", db.Name)

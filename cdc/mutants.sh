@@ -88,5 +88,7 @@ mutant rebuilds-are-counted rebuilds.go 'if len(r.at) >= rebuildsPerHour {' 'if 
 mutant stale-mark-has-an-age fence.go 'time.Unix(0, r.freshAt.Load())) > r.cfg.MaxStaleness {' 'time.Unix(0, r.freshAt.Load())) > 1000*r.cfg.MaxStaleness {' StaleMarkIsBounded
 mutant held-slot-is-waited-for-to-a-bound reader.go 'now.Sub(r.heldSince) > r.cfg.HoldLimit && !r.synced' 'false' HeldSlotNamesTheHolder
 mutant slot-in-the-making-has-a-budget retention.go 'if account.passes(slot.retained, cfg.MaxRetainedWAL) {' 'if account.passes(slot.retained, cfg.MaxRetainedWAL) && false {' SlotInTheMakingIsBounded
+mutant audit-sees-a-truncate audit_running.go 'c.relfilenode <> pg_relation_filenode(c.oid)' 'false' AuditSeesATruncate
+mutant audit-looks-at-partitions audit_running.go 'partitionsOf("to_regclass("+literal(name.sql())+")")' '"(SELECT to_regclass("+literal(name.sql())+") AS oid)"' AuditSeesATruncate
 mutant unlogged-partition table.go 'if t.leaves = append(t.leaves, l); !logged {' 'if t.leaves = append(t.leaves, l); false {' RefusalsNameTheFix
 summary
