@@ -135,6 +135,10 @@ func (v *vault) malformed(t *testing.T) {
 		v.provoke(t, set, "in the settings", "tiffin", "doctor")
 		v.provoke(t, set, "in the settings", "tiffin", "run")
 	}
+	for _, headers := range []string{word, "authorization=" + word + "%zz", "=" + word, "a b=" + word} {
+		set := map[string]string{"TIFFIN_TRACING_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_HEADERS": headers}
+		v.provoke(t, set, "OTEL_EXPORTER_OTLP_HEADERS: number 1", "tiffin", "run")
+	}
 	for _, text := range []string{
 		"kafka: {sasl: {password: *W}}", "kafka: {sasl: {password:W}}", "kafka:\n  sasl:\n    password:W\n", "source: {dsn postgres://u:W@h/d}", "kafka:\n  sasl:\n    password: 'W\n",
 		"kafka:\n  sasl:\n    password: W: more\n", "kafka: [W", "kafka:\n\tsasl: W", "kafka:\n  sasl:\n    password: @W", "W", "kafka: {sasl: {passwrod: W}}", "kafka: {sasl: {password: {W: 1}}}",

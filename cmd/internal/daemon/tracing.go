@@ -4,9 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"os"
+	"regexp"
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -32,6 +37,10 @@ func newTracing(ctx context.Context, o Options) (*tracing, error) {
 	if s.Endpoint == "" {
 		return t, nil
 	}
+	if err := checkHeaders(os.LookupEnv); err != nil {
+		return nil, err
+	}
+	otel.SetLogger(logr.Discard()) // which would print on standard error what it does not understand
 	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(tracesOf(s.Endpoint)))
 	if err != nil {
 		return nil, fmt.Errorf("tracing.endpoint %s: %w", s.Endpoint, err)
@@ -47,6 +56,28 @@ func newTracing(ctx context.Context, o Options) (*tracing, error) {
 	t.tracer = t.provider.Tracer("example.com/tiffin/stream")
 	return t, nil
 }
+
+// checkHeaders refuses what the exporter would pass over, and print whole on standard error, credentials
+// included. How they are written: OpenTelemetry Protocol Exporter, "Specifying headers via environment variables".
+func checkHeaders(lookup func(string) (string, bool)) error {
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"} {
+		list, _ := lookup(name)
+		if strings.TrimSpace(list) == "" {
+			continue
+		}
+		for i, header := range strings.Split(list, ",") {
+			key, value, found := strings.Cut(header, "=")
+			_, err := url.PathUnescape(value)
+			if !found || !headerName.MatchString(strings.TrimSpace(key)) || err != nil {
+				return fmt.Errorf("%s: number %d of its headers is not NAME=VALUE with the value's special characters percent-encoded", name, i+1)
+			}
+		}
+	}
+	return nil
+}
+
+// headerName is a token of HTTP (RFC 9110, section 5.6.2).
+var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
 // tracesOf adds the path of OTLP over HTTP where none is given.
 func tracesOf(endpoint string) string {
