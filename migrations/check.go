@@ -154,6 +154,14 @@ func checkRights(ctx context.Context, conn *pgx.Conn, table pgx.Identifier) (lac
 	// calls nextval as the inserting role. A schema one may not use hides what is in it: the
 	// second half of each condition is asked only where the first holds.
 	rows, err := conn.Query(ctx, `
+		WITH ids AS (
+			SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(s.relname) AS name, pg_catalog.has_sequence_privilege(s.oid, 'USAGE') AS held
+			FROM pg_catalog.pg_class s
+			JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace
+			JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = s.oid AND d.deptype = 'a'
+			JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attname = 'id' AND a.attidentity = ''
+			JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+			WHERE s.relkind = 'S' AND c.relname = $2 AND c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1))
 		SELECT what FROM (VALUES
 			(1, 'USAGE ON SCHEMA tiffin', pg_catalog.has_schema_privilege('tiffin', 'USAGE')),
 			(2, 'USAGE ON SCHEMA ' || pg_catalog.quote_ident($1), pg_catalog.has_schema_privilege($1, 'USAGE')),
@@ -166,13 +174,7 @@ func checkRights(ctx context.Context, conn *pgx.Conn, table pgx.Identifier) (lac
 			(5, 'SELECT, INSERT ON ' || $3, (SELECT bool_and(pg_catalog.has_table_privilege(c.oid, p))
 				FROM pg_catalog.pg_class c, unnest(ARRAY['SELECT', 'INSERT']) p
 				WHERE c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1) AND c.relname = $2)),
-			(6, 'USAGE ON SEQUENCE of ' || $3 || '.id', (SELECT bool_and(pg_catalog.has_sequence_privilege(s.oid, 'USAGE'))
-				FROM pg_catalog.pg_class s
-				JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = s.oid AND d.deptype = 'a'
-				JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attname = 'id' AND a.attidentity = ''
-				JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-				WHERE s.relkind = 'S' AND c.relname = $2
-				  AND c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1)))
+			(6, 'USAGE ON SEQUENCE ' || (SELECT pg_catalog.string_agg(name, ', ') FROM ids), (SELECT bool_and(held) FROM ids))
 		) AS needed (n, what, held) WHERE NOT coalesce(held, true) ORDER BY n`,
 		table[0], table[1], table.Sanitize())
 	if err != nil {

@@ -76,7 +76,7 @@ func TestCheckNamesEveryMissingRight(t *testing.T) {
 	err := Check(t.Context(), conn, options())
 	for _, want := range []string{
 		"GRANT SELECT, INSERT, UPDATE ON tiffin.progress TO ", "GRANT SELECT, INSERT ON tiffin.trigger TO ",
-		`GRANT SELECT, INSERT ON "public"."subscribers_feedback" TO `, "GRANT USAGE ON SEQUENCE of ",
+		`GRANT SELECT, INSERT ON "public"."subscribers_feedback" TO `, "GRANT USAGE ON SEQUENCE public.ids TO ",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q in %v", want, err)
