@@ -68,7 +68,7 @@ func runPage(ctx context.Context, e *harness.Env) (r *harness.Result, err error)
 		harness.Figure{Case: in, Name: "CPU with viewers, to none", Unit: harness.Cost, Value: middle(extra)},
 		harness.Figure{Case: in, Name: "deliveries, with viewers", Unit: harness.PerSecond, Value: middle(some), Limit: middle(none)},
 		harness.Figure{Case: in, Name: "deliveries, without", Unit: harness.PerSecond, Value: middle(none)})
-	r.Note("Medians of %d pairs of runs in turn; the ratio is the median of the pairs'. Each of the %d viewers asks for / once and follows /live/events, in the process of bench, whose cores are the same.", pairs, viewers)
+	r.Note("Medians of %d pairs of runs in turn; the ratio is the median of the pairs'. Each of the %d viewers asks for / once, follows /live/events and asks for /live/campaigns every two seconds, in the process of bench, whose cores are the same.", pairs, viewers)
 	return r, nil
 }
 

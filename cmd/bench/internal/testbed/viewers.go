@@ -5,13 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 )
 
-// Viewers look at the daemon's live page: each asks for the document once and then follows its
-// events until Stop.
+// Viewers look at the daemon's live page as a browser on the daemon's machine does: each asks for the document
+// once, then follows its events until Stop, and asks for the last campaigns every listEvery.
 type Viewers struct {
 	stop   context.CancelFunc
 	client *http.Client
@@ -21,6 +23,9 @@ type Viewers struct {
 	events int
 	faults []error
 }
+
+// listEvery is the page's own (livepage/web/campaigns.js), while messages are being handled.
+const listEvery = 2 * time.Second
 
 // View lets n viewers look from now on. It does not wait for them.
 func (t *Tiffin) View(ctx context.Context, n int) *Viewers {
@@ -64,15 +69,34 @@ func (v *Viewers) follow(ctx context.Context, url string, told func()) error {
 	defer func() { _ = stream.Body.Close() }()
 	lines := bufio.NewScanner(stream.Body)
 	lines.Buffer(nil, 1<<20)
+	var listed time.Time
 	for lines.Scan() {
-		if strings.HasPrefix(lines.Text(), "data:") {
-			v.mu.Lock()
-			v.events++
-			v.mu.Unlock()
-			told()
+		if !strings.HasPrefix(lines.Text(), "data:") {
+			continue
+		}
+		v.mu.Lock()
+		v.events++
+		v.mu.Unlock()
+		told()
+		if time.Since(listed) >= listEvery {
+			listed = time.Now()
+			if err := v.list(ctx, url); err != nil {
+				return err
+			}
 		}
 	}
 	return errors.Join(errors.New("the live page's events ended"), lines.Err())
+}
+
+// list reads the last campaigns.
+func (v *Viewers) list(ctx context.Context, url string) error {
+	list, err := v.open(ctx, url+"/live/campaigns")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = list.Body.Close() }()
+	_, err = io.Copy(io.Discard, list.Body)
+	return err
 }
 
 func (v *Viewers) open(ctx context.Context, url string) (*http.Response, error) {
