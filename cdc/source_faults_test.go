@@ -154,6 +154,36 @@ func TestLostColumnStopsAndResumes(t *testing.T) {
 	}
 }
 
+// The column that identifies rows is needed, too, but under any name.
+func TestLostIDStopsAndResumes(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ spoil, says, mend string }{
+		"renamed": {`RENAME id TO number`, "", ""},
+		"retyped": {`ALTER id DROP DEFAULT, ALTER id TYPE text`, "identity", `ALTER id TYPE bigint USING id::bigint`},
+		"dropped": {`DROP COLUMN id`, "identity", `ADD COLUMN id serial PRIMARY KEY`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := servers.Database(t)
+			contract(t, db, "DEFAULT")
+			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
+			g := start(t, db)
+			g.agree(t)
+			db.Exec(t, `ALTER TABLE subscribers_restaurants `+c.spoil)
+			if c.says != "" {
+				g.saysWhy(t, c.says)
+				eventually(t, "the index no longer counts as loaded", func() bool { return !g.r.state.isLoaded() })
+				db.Exec(t, `ALTER TABLE subscribers_restaurants `+c.mend)
+			}
+			g.sql.Reset() // statements of before know the other column
+			g.agree(t)
+			db.Exec(t, `DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r1'`, `UPDATE subscribers_restaurants SET client_id = client_id || '!' WHERE restaurant_id = 'r2'`)
+			g.agree(t)
+			g.inSync(t)
+		})
+	}
+}
+
 // An idle table on a busy server releases WAL: the reported position follows the others'.
 func TestIdleTableReleasesWAL(t *testing.T) {
 	t.Parallel()
