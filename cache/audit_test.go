@@ -273,6 +273,45 @@ func TestAuditForgetsWhatWasTruncated(t *testing.T) {
 	}
 }
 
+// TestAuditKnowsAPostingThatIsAhead: a posting that was read from the source has what the stream brings only
+// after the audit has looked at it.
+func TestAuditKnowsAPostingThatIsAhead(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t, 1<<20, &table{rows: map[string][]string{"r": {"a", "b"}}, snap: Snapshot{Xmin: 30, Xmax: 30}})
+	load(t, x, false, [2]string{"r", "a"})
+	n, _ := x.cur.Load().restaurants.find([]byte("r"))
+	x.cur.Load().dir.entry(n).gen++ // its posting was lost
+	if got := lookup(t, x, "r"); len(got) != 2 {
+		t.Fatalf("clients of r: %q", got)
+	}
+	a, err := x.BeginAudit("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.End()
+	if !a.Covers(Snapshot{Xmin: 10, Xmax: 10}) {
+		t.Fatal("the load's snapshot does not cover the index")
+	}
+	if _, err := a.Add([]byte("r"), []byte("a")); err != nil {
+		t.Fatal(err)
+	}
+	judged := int64(0)
+	for a.Next() {
+		txn := x.NewTxn()
+		if err := errors.Join(txn.Insert(0, []byte("r"), []byte("b")), x.Apply(txn, Commit{Xid: 20, End: 100})); err != nil {
+			t.Fatal(err)
+		}
+		resident, _, err := a.Compare(func(d Doubt) error { t.Errorf("false difference %+v", d); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		judged += resident
+	}
+	if judged != 1 {
+		t.Errorf("%d postings were compared, want that of r", judged)
+	}
+}
+
 // TestAuditKeepsItsClientsNumbers: a client that only the table has is named at the end by his
 // own name, whoever else got a number meanwhile. Nothing is held after the audit.
 func TestAuditKeepsItsClientsNumbers(t *testing.T) {
