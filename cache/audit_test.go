@@ -240,14 +240,7 @@ func TestAuditForgetsWhatWasTruncated(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t, 1<<20, ahead(""))
 	load(t, x, false, [2]string{"r", "a"}, [2]string{"s", "a"})
-	a, err := x.BeginAudit("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.End()
-	if !a.Covers(Snapshot{Xmin: 10, Xmax: 10}) {
-		t.Fatal("the load's snapshot does not cover the index")
-	}
+	a := beginAudit(t, x)
 	txn := x.NewTxn()
 	if err := errors.Join(
 		txn.Insert(0, []byte("r"), []byte("b")), x.Apply(txn, Commit{Xid: 20, End: 100}),
@@ -273,25 +266,31 @@ func TestAuditForgetsWhatWasTruncated(t *testing.T) {
 	}
 }
 
+// beginAudit begins an audit of all restaurants by the snapshot of load.
+func beginAudit(t *testing.T, x *Index) *Audit {
+	t.Helper()
+	a, err := x.BeginAudit("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.End)
+	if !a.Covers(Snapshot{Xmin: 10, Xmax: 10}) {
+		t.Fatal("the load's snapshot does not cover the index")
+	}
+	return a
+}
+
 // TestAuditKnowsAPostingThatIsAhead: a posting that was read from the source has what the stream brings only
 // after the audit has looked at it.
 func TestAuditKnowsAPostingThatIsAhead(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t, 1<<20, &table{rows: map[string][]string{"r": {"a", "b"}}, snap: Snapshot{Xmin: 30, Xmax: 30}})
 	load(t, x, false, [2]string{"r", "a"})
-	n, _ := x.cur.Load().restaurants.find([]byte("r"))
-	x.cur.Load().dir.entry(n).gen++ // its posting was lost
+	x.cur.Load().dir.entry(mustFind(t, x.cur.Load().restaurants, "r")).gen++ // its posting was lost
 	if got := lookup(t, x, "r"); len(got) != 2 {
 		t.Fatalf("clients of r: %q", got)
 	}
-	a, err := x.BeginAudit("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.End()
-	if !a.Covers(Snapshot{Xmin: 10, Xmax: 10}) {
-		t.Fatal("the load's snapshot does not cover the index")
-	}
+	a := beginAudit(t, x)
 	if _, err := a.Add([]byte("r"), []byte("a")); err != nil {
 		t.Fatal(err)
 	}

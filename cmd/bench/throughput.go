@@ -73,7 +73,7 @@ func runThroughput(ctx context.Context, e *harness.Env) (*harness.Result, error)
 			return r, fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	r.Note("A backlog that is there when the contender is ready, on servers that have worked for %v; exactly once, lz4, acks=all, %s; "+
+	r.Note("A backlog that is there when the contender is ready, on servers that have worked for %v (not with --quick); exactly once, lz4, acks=all, %s; "+
 		"the limit is INSERT ... unnest (COPY below 100 recipients) and transactional produce of the same deliveries side by side, nothing else, "+
 		"with as many connections and producers as gave most.", harness.WarmFor, e.Durability())
 	return r, nil
