@@ -228,11 +228,7 @@ func TestConnectionRefusedWhileRunning(t *testing.T) {
 // The replica identity may change while running, in any order.
 func TestIdentitySwitchedWhileRunning(t *testing.T) {
 	t.Parallel()
-	db := servers.Database(t)
-	contract(t, db, "DEFAULT")
-	db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
-	g := start(t, db)
-	g.agree(t)
+	db, g := following(t)
 	for _, identity := range []string{"INDEX", "FULL", "DEFAULT"} {
 		changes := []string{
 			`UPDATE subscribers_restaurants SET client_id = client_id || '!' WHERE restaurant_id = 'r1'`,

@@ -61,11 +61,7 @@ func TestRebuilds(t *testing.T) {
 	} {
 		t.Run(reason, func(t *testing.T) {
 			t.Parallel()
-			db := servers.Database(t)
-			contract(t, db, "DEFAULT")
-			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
-			g := start(t, db)
-			g.agree(t)
+			db, g := following(t)
 			if reason == "slot_missing" {
 				g.dropSlot(t)
 			} else {
@@ -81,6 +77,17 @@ func TestRebuilds(t *testing.T) {
 			g.inSync(t)
 		})
 	}
+}
+
+// following is a table of 100 rows that an index follows.
+func following(t *testing.T) (*devstacktest.Database, *rig) {
+	t.Helper()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
+	g := start(t, db)
+	g.agree(t)
+	return db, g
 }
 
 func (g *rig) rebuilt(t testing.TB, reason string) float64 {
@@ -135,11 +142,7 @@ func TestLostColumnStopsAndResumes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := servers.Database(t)
-			contract(t, db, "DEFAULT")
-			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
-			g := start(t, db)
-			g.agree(t)
+			db, g := following(t)
 			db.Exec(t, `ALTER TABLE subscribers_restaurants `+c.spoil, fmt.Sprintf(remove, c.restaurant))
 			if c.client != "" {
 				db.Exec(t, fmt.Sprintf(add, c.restaurant, c.client))
@@ -164,11 +167,7 @@ func TestLostIDStopsAndResumes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := servers.Database(t)
-			contract(t, db, "DEFAULT")
-			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
-			g := start(t, db)
-			g.agree(t)
+			db, g := following(t)
 			db.Exec(t, `ALTER TABLE subscribers_restaurants `+c.spoil)
 			if c.says != "" {
 				g.saysWhy(t, c.says)
