@@ -69,9 +69,10 @@ const (
 	lastPause  = 5 * time.Second
 )
 
-// Run delivers until ctx ends (it then finishes the batch in hand and returns nil), until
-// the goal of UntilNow is reached (nil), or until an error that waiting cannot mend: any
-// IsPermanent error before the first readiness, later only a LedgerError.
+// Run delivers until ctx ends (it then finishes the batch in hand and returns nil, also when another
+// process takes that batch over), until the goal of UntilNow is reached (nil), or until an error
+// that waiting cannot mend: any IsPermanent error before the first readiness, later only a
+// LedgerError.
 func (e *Engine) Run(ctx context.Context) error {
 	var until *goal
 	if e.cfg.UntilNow {
@@ -87,7 +88,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		err = withRemedy(err)
 		if stopped(ctx) {
-			return fmt.Errorf("while stopping: %w", err)
+			return e.stoppedBy(err)
 		}
 		if e.hopeless(err) {
 			return err
@@ -104,6 +105,16 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		pause = min(2*pause, lastPause)
 	}
+}
+
+// stoppedBy judges a fault that came between the request to stop and the end. Whose partitions went to
+// others has nothing left to finish: they do, as after a crash.
+func (e *Engine) stoppedBy(err error) error {
+	if takenOver(err) {
+		e.log.Warn("stopped without finishing what was in hand; whoever takes the partitions does", "err", err)
+		return nil
+	}
+	return fmt.Errorf("while stopping: %w", err)
 }
 
 func (e *Engine) hopeless(err error) bool {

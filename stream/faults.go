@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -32,6 +33,16 @@ func sinkFault(sink string, err error) error {
 		return nil
 	}
 	return &sinkError{sink: sink, err: err}
+}
+
+// lostError says that partitions may be somebody else's already, and with them what was in hand.
+type lostError struct {
+	group      string
+	partitions []int32
+}
+
+func (e *lostError) Error() string {
+	return fmt.Sprintf("membership of group %s was lost, and with it partitions %v: the coordinator is gone, or did not hear from this process in time", e.group, e.partitions)
 }
 
 // LedgerError says that the ledger and the group's offset contradict each other in a way that
@@ -105,16 +116,23 @@ func untrusted(err error) bool {
 }
 
 func refused(err error) bool {
-	for _, k := range []error{
+	return isAny(err,
 		kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.IllegalSaslState,
 		kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed,
-		kerr.TransactionalIDAuthorizationFailed, kerr.InvalidTransactionTimeout,
-	} {
-		if errors.Is(err, k) {
-			return true
-		}
-	}
-	return false
+		kerr.TransactionalIDAuthorizationFailed, kerr.InvalidTransactionTimeout)
+}
+
+func isAny(err error, kinds ...error) bool {
+	return slices.ContainsFunc(kinds, func(k error) bool { return errors.Is(err, k) })
+}
+
+// takenOver reports whether err says that others have, or are given, what this process had: its group,
+// its producers or its claims.
+func takenOver(err error) bool {
+	_, lost := errors.AsType[*lostError](err)
+	_, fenced := errors.AsType[*FencedError](err)
+	return lost || fenced || isAny(err, kerr.UnknownMemberID, kerr.IllegalGeneration, kerr.FencedInstanceID,
+		kerr.ProducerFenced, kerr.InvalidProducerEpoch)
 }
 
 // stopped reports whether ctx ended because it was asked to, not because of a fault.

@@ -234,7 +234,7 @@ func (s *session) giveUp(ctx context.Context, partitions []int32) error {
 func (s *session) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
 	if partitions := gone[s.cfg.Kafka.Input]; len(partitions) > 0 {
 		s.claims.lose(partitions)
-		s.fail(sinkFault(sinkKafka, fmt.Errorf("membership of group %s was lost, and with it partitions %v: the coordinator is gone, or did not hear from this process in time", s.cfg.Kafka.Group, partitions)))
+		s.fail(sinkFault(sinkKafka, &lostError{group: s.cfg.Kafka.Group, partitions: partitions}))
 	}
 }
 
