@@ -119,6 +119,10 @@ func (r *run) soak(ctx context.Context) (*Report, error) {
 	if err := r.drain(ctx); err != nil {
 		return nil, err
 	}
+	// Who was frozen until a moment ago may not know yet what it lost: it, too, is well before it is asked to stop.
+	if err := r.ready(ctx); err != nil {
+		return nil, err
+	}
 	for _, d := range r.world.daemons {
 		if err := d.stop(true); err != nil {
 			return nil, err

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// readyLimit bounds the first start.
+	// readyLimit bounds the first start, and how long the last fault may be felt.
 	readyLimit = 2 * time.Minute
 	// drainLimit is how long after the last fault everything may take: the group's session time-out,
 	// retries at their longest pause, and the brokers' time-out of an abandoned transaction (60 s).
