@@ -64,12 +64,6 @@ mutants: ## take the rules of index, log and delivery away one by one: a survivo
 	bash cdc/mutants.sh
 	bash stream/mutants.sh
 
-.PHONY: mutants-quick
-mutants-quick: ## the same without those whose tests start real servers
-	MUTANTS_QUICK=yes bash cache/mutants.sh
-	MUTANTS_QUICK=yes bash cdc/mutants.sh
-	MUTANTS_QUICK=yes bash stream/mutants.sh
-
 FUZZTIME ?= 5s
 .PHONY: fuzz
 fuzz: ## any bytes from the log or a campaign, for FUZZTIME each: no panic, no memory that they do not explain

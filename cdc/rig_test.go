@@ -21,7 +21,7 @@ import (
 )
 
 // patient bounds what a test waits for; only a failing test waits that long.
-const patient = 60 * time.Second
+var patient = devstacktest.Patience()
 
 // rig is a reader that follows a database of its own into a real index.
 type rig struct {

@@ -105,4 +105,5 @@ mutant evict-before-the-offsets session.go 'if err := s.evict(s.work, added[k.In
 mutant evict-ends-sessions evict.go 's.store.endSessions(ctx, owner)' 's.store.endSessions(ctx, "nobody")' 'DeadOwnersRowLock'
 mutant topic-id-is-compared takeover.go 'if e.topicID != topicID && ' 'if false && ' 'RecreatedInputTopicStops$'
 mutant commits-are-flushed feedback.go "IN ('off', 'local')" "IN ('nothing')" CommitsAreFlushed
+mutant stop-after-a-takeover-is-no-fault engine.go 'if takenOver(err) {' 'if false {' StopAfterALostMembership
 summary

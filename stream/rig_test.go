@@ -177,7 +177,7 @@ func (r *rig) tryUntilNow(change ...func(*stream.Config)) error {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeoutCause(r.t.Context(), 60*time.Second, errors.New("until-now took too long"))
+	ctx, cancel := context.WithTimeoutCause(r.t.Context(), devstacktest.Patience(), errors.New("until-now took too long"))
 	defer cancel()
 	if err := e.Run(ctx); err != nil {
 		return err
@@ -286,7 +286,7 @@ func (r *rig) records(topic string) []*kgo.Record {
 			left[o.Partition] = o.Offset
 		}
 	})
-	ctx, cancel := context.WithTimeout(r.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), devstacktest.Patience())
 	defer cancel()
 	var found []*kgo.Record
 	for len(left) > 0 {
@@ -442,14 +442,15 @@ func (r *rig) eventually(what string, ok func() bool) {
 // eventuallyOr says what there was instead when it never happens.
 func (r *rig) eventuallyOr(what string, ok func() bool, instead func() string) {
 	r.t.Helper()
-	deadline := time.After(60 * time.Second)
+	patience := devstacktest.Patience()
+	deadline := time.After(patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			r.t.Fatalf("no sign of %s within 60 s; %s", what, instead())
+			r.t.Fatalf("no sign of %s within %s; %s", what, patience, instead())
 		}
 	}
 }

@@ -1,7 +1,7 @@
 # Sourced by a package's mutants.sh (bash), which names the rules to remove one at a time. The
 # tests run on each mutant: one that survives is a rule that no test proves. Files in place are
 # not touched (go test -overlay). The caller's folder is the package. As many mutants are tried
-# at a time as there are processors, or $MUTANTS_AT_ONCE. Those that change the inside of a
+# at a time as there are processors, three times as many of those with servers, or $MUTANTS_AT_ONCE. Those that change the inside of a
 # function are one program, which asks $MUTANT which it is (weave.go); without any the tests must pass.
 #
 #   . ../internal/mutants/run.sh
@@ -9,8 +9,8 @@
 #                                      # a test fails; (.) are all, a stage -X all but X
 #   mutant NAME FILE OLD NEW [TESTS]   # OLD is a fixed string of FILE, NEW is put in its place
 #                                      # once; TESTS are the only stage, where one proves the rule
-#   need_servers                       # those that follow start real servers: not with
-#                                      # $MUTANTS_QUICK
+#   need_servers                       # those that follow start real servers, and wait more than they
+#                                      # work: more of them are tried at a time
 #   summary                            # tries them; exits with 1 unless all were caught
 #
 # A mutant that makes a test hang is not caught: the test has to bound its wait. Models draw at random what
@@ -19,23 +19,24 @@
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
 wanted="$*" began=$SECONDS
-at_once=${MUTANTS_AT_ONCE:-$(nproc)}
-stages=(.) skipping= servers=
-names=() serverless=()
+processors=$(nproc)
+stages=(.) servers=
+names=() serverless=() serving=()
 declare -A file old new tests
 # In KiB of addresses: a mutant that never stops to allocate would take the machine with it.
 most_memory=$((8 << 20))
 draws=3
+# How long a test waits for what a mutant may never do; unchanged shows that it is long enough.
+patience=20s
 
-need_servers() { servers=yes skipping=${MUTANTS_QUICK-}; }
+need_servers() { servers=yes; }
 
 mutant() {
-	[ -z "$skipping" ] || return 0
 	case " $wanted " in "  " | *" $1 "*) ;; *) return ;; esac
 	names+=("$1") file[$1]=$2 old[$1]=$3 new[$1]=$4
 	tests[$1]=${5:-$(printf '%s\n' "${stages[@]}")}
 	printf '%s\0' "$1" "$2" "$3" "$4" >>"$work/mutants"
-	[ -n "$servers" ] || serverless+=("${tests[$1]}")
+	if [ -n "$servers" ]; then serving+=("$1"); else serverless+=("$1"); fi
 }
 
 # weave makes woven.test of the mutants that woven names. If it cannot, each is compiled alone,
@@ -94,18 +95,18 @@ judge() {
 # passes PROGRAM STAGE MUTANT runs the tests of a stage; what they print goes to MUTANT.out.
 passes() (
 	ulimit -v "$most_memory"
-	MUTANT=$3 exec "$work/$1.test" -test.short -test.failfast -test.timeout 120s $(chosen "$2") </dev/null >"$work/$3.out" 2>&1
+	MUTANT=$3 TEST_PATIENCE=$patience exec "$work/$1.test" -test.short -test.failfast -test.timeout 120s $(chosen "$2") </dev/null >"$work/$3.out" 2>&1
 )
 
-# unchanged proves that it is the mutants what the tests find.
+# unchanged proves that it is the mutants what the tests find, and not their haste: beside them.
 unchanged() {
-	[ -s "$work/woven" ] && [ ${#serverless[@]} -gt 0 ] || return 0
-	local stage out="$work/nothing-changed.out"
+	[ -s "$work/woven" ] || return 0
+	local name stage out="$work/nothing-changed.out"
 	while read -r stage; do
-		passes woven "$stage" nothing-changed && continue
-		echo "BAD  nothing-changed: $(failures)" | tee "$work/nothing-changed.verdict"
-		names+=(nothing-changed)
-	done < <(printf '%s\n' "${serverless[@]}" | sort -u)
+		[ -z "$stage" ] || passes woven "$stage" nothing-changed && continue
+		echo "BAD  nothing-changed: $(failures)" | tee -a "$work/nothing-changed.verdict"
+	done < <(for name in "${serverless[@]}"; do echo "${tests[$name]}"; done | sort -u
+		for name in "${serving[@]}"; do echo "${tests[$name]}"; done | sort -u | paste -sd'|')
 }
 
 chosen() {
@@ -128,19 +129,28 @@ running() { sed -n '/running tests:/,/^$/s/^\t*\(Test[^ ]*\) .*/\1/p' "$out" | s
 # cpu_seconds adds up what a shell and its children took: NAME.times is what times printed.
 cpu_seconds() { tr 'ms' '  ' <"$work/$1.times" | awk '{t += $1 * 60 + $2 + $3 * 60 + $4} END {printf "%.1f", t}'; }
 
-summary() {
-	local name caught
-	[ ${#names[@]} -gt 0 ] || { echo "no mutant of the name: $wanted" >&2 && exit 2; }
-	weave
-	for name in "${names[@]}"; do
+# each tries the mutants named, so many at a time.
+each() {
+	local name at_once=$1
+	shift
+	for name; do
 		while [ "$(jobs -rp | wc -l)" -ge "$at_once" ]; do wait -n; done
 		try "$name" &
 	done
+}
+
+summary() {
+	local caught
+	[ ${#names[@]} -gt 0 ] || { echo "no mutant of the name: $wanted" >&2 && exit 2; }
+	weave
+	each "${MUTANTS_AT_ONCE:-$processors}" "${serverless[@]}"
 	wait
-	unchanged
+	unchanged &
+	each "${MUTANTS_AT_ONCE:-$((3 * processors))}" "${serving[@]}"
+	wait
 	caught=$(cat "$work"/*.verdict | grep -c '^ok')
 	times >"$work/all.times"
 	echo "$(basename "$PWD"): $caught of ${#names[@]} mutants caught in $((SECONDS - began))s, $(cpu_seconds all) CPU s"
-	cat "$work"/*.verdict | grep -v '^ok'
-	exit "$((caught < ${#names[@]}))"
+	! cat "$work"/*.verdict | grep -v '^ok'
+	exit $?
 }
