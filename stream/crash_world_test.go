@@ -180,12 +180,18 @@ func (w *crashWorld) run(t *testing.T) {
 	}
 }
 
+// memoryClient are the options of clients whose brokers are in memory, thousands of them in a test:
+// without what such brokers have no use for, and with which the race detector spends its time.
+func memoryClient(opts ...kgo.Opt) []kgo.Opt {
+	return append(opts, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.DisableClientMetrics())
+}
+
 func (w *crashWorld) config() Config {
 	c := Config{
 		Kafka: KafkaConfig{
 			Brokers: []string{"127.0.0.1:9092"}, Group: "g", InstanceID: "one", Process: "one",
 			Input: "in", Output: "out", DeadLetter: "dead", Start: StartEarliest,
-			Options: []kgo.Opt{kgo.Dialer(w.dial)},
+			Options: memoryClient(kgo.Dialer(w.dial)),
 		},
 		FeedbackDSN: "host=memory", FeedbackTable: []string{"t"}, MaxTransactionRecords: 10, UntilNow: true,
 		Log: slog.New(slog.DiscardHandler),

@@ -132,7 +132,7 @@ func (g *membersGroup) join() {
 	cfg := Config{
 		Kafka: KafkaConfig{
 			Brokers: []string{"127.0.0.1:9092"}, Group: "g", Process: fmt.Sprint("p", g.started%3),
-			Input: "in", Output: "out", DeadLetter: "dead", Start: StartEarliest, Options: []kgo.Opt{kgo.Dialer(m.dial), kgo.RequestTimeoutOverhead(joinPatience)},
+			Input: "in", Output: "out", DeadLetter: "dead", Start: StartEarliest, Options: memoryClient(kgo.Dialer(m.dial), kgo.RequestTimeoutOverhead(joinPatience)),
 		},
 		FeedbackDSN: "host=memory", FeedbackTable: []string{"t"}, MaxTransactionRecords: 10,
 		Log: slog.New(slog.NewTextHandler(&g.book, nil).WithAttrs([]slog.Attr{slog.String("process", fmt.Sprint("p", g.started%3))})),
