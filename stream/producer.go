@@ -39,7 +39,7 @@ type producer struct {
 	// txnID is empty in at_least_once mode.
 	txnID  string
 	topics topics
-	arenas chan *arena
+	arenas *arenas
 	// records fills one arena after the other, from trigger to trigger; flush ends the last.
 	records arenaWriter
 	headers headerRoom
@@ -75,7 +75,6 @@ type topicInfo struct {
 func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
 	opts := []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
 		kgo.ProducerLinger(linger),
 		kgo.UnknownTopicRetries(4),
 		kgo.RecordDeliveryTimeout(produceTimeout),
@@ -89,7 +88,7 @@ func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
 		}),
 		kgo.BrokerMaxWriteBytes(math.MaxInt32 / 2),
 	}
-	p := &producer{topics: topics, arenas: make(chan *arena, arenasPerProducer), written: map[string]bool{}}
+	p := &producer{topics: topics, arenas: newArenas(), written: map[string]bool{}}
 	p.lists = p.listsPartitions
 	if cfg.Mode == ExactlyOnce {
 		p.txnID = transactionalID(cfg, cfg.Kafka.Process, n)
@@ -102,9 +101,6 @@ func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
 	}
 	p.cl = cl
 	p.records.p = p
-	for range arenasPerProducer {
-		p.arenas <- &arena{home: p.arenas}
-	}
 	return p, nil
 }
 
@@ -240,9 +236,47 @@ func (p *producer) fail(to *topicInfo, err error) {
 	p.failed.CompareAndSwap(nil, &ProduceError{Topic: to.name, limit: to.maxMessage, Err: err})
 }
 
+// arenas are lent one at a time, the one that came back last first: what is small stays in few of them,
+// and in the processor's cache.
+type arenas struct {
+	left chan struct{} // as many as are free
+	mu   sync.Mutex
+	free []*arena
+}
+
+func newArenas() *arenas {
+	a := &arenas{left: make(chan struct{}, arenasPerProducer)}
+	for range arenasPerProducer {
+		a.put(&arena{home: a})
+	}
+	return a
+}
+
+// take waits for a free arena.
+func (a *arenas) take(ctx context.Context) (*arena, error) {
+	select {
+	case <-a.left:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	last := len(a.free) - 1
+	top := a.free[last]
+	a.free = a.free[:last]
+	return top, nil
+}
+
+func (a *arenas) put(back *arena) {
+	a.mu.Lock()
+	a.free = append(a.free, back)
+	a.mu.Unlock()
+	a.left <- struct{}{}
+}
+
 // arena holds encoded records until the broker has acknowledged all of them.
 type arena struct {
-	home    chan *arena
+	home    *arenas
 	bytes   []byte
 	records []kgo.Record
 	pending atomic.Int64 // records under way, plus one while the arena is being filled
@@ -250,7 +284,7 @@ type arena struct {
 
 func (a *arena) done() {
 	if a.pending.Add(-1) == 0 {
-		a.home <- a
+		a.home.put(a)
 	}
 }
 
@@ -292,12 +326,11 @@ func (w *arenaWriter) add(ctx context.Context, client []byte, env *envelope, hea
 
 func (w *arenaWriter) next(ctx context.Context, size int) error {
 	w.end()
-	select {
-	case w.a = <-w.p.arenas:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	a, err := w.p.arenas.take(ctx)
+	if err != nil {
+		return err
 	}
-	a := w.a
+	w.a = a
 	if want := max(size, arenaBytes); cap(a.bytes) < want || cap(a.bytes) > 2*want {
 		a.bytes = make([]byte, 0, want)
 	}
