@@ -53,9 +53,13 @@ func (f *footing) sql(version int, t *tableFacts) string {
 	// Only a table that is published by name is kept from becoming unlogged for a while. A rewrite
 	// gives it another TOAST table, as a TRUNCATE does not (finish_heap_swap in cluster.c).
 	rewritten := "(SELECT reltoastrelid FROM pg_class WHERE oid = " + oid + " AND NOT EXISTS (SELECT FROM pg_publication_rel WHERE prrelid = pg_class.oid))"
+	// The log tells of the table's own replica identity, not of a partition's, by which its rows are written
+	// (get_rel_sync_entry in pgoutput.c, ExtractReplicaIdentity in heapam.c).
 	partitions := "NULL"
 	if t.kind == 'p' {
-		partitions = "(SELECT string_agg(concat_ws(':', c.oid, c.relfilenode, i.xmin), ' ' ORDER BY c.oid) FROM " + partitionsOf(oid) +
+		partitions = "(SELECT string_agg(concat_ws(':', c.oid, CASE c.relkind WHEN 'r' THEN c.xmin END, i.xmin," +
+			" (SELECT string_agg(x.indexrelid || '/' || x.xmin, '+' ORDER BY x.indexrelid) FROM pg_index x" +
+			" WHERE x.indrelid = c.oid AND c.relkind = 'r' AND (x.indisprimary OR x.indisreplident))), ' ' ORDER BY c.oid) FROM " + partitionsOf(oid) +
 			" t JOIN pg_class c ON c.oid = t.oid LEFT JOIN pg_inherits i ON i.inhrelid = c.oid)"
 	}
 	return "concat(left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), '|', " + oid + "::oid, ':', " + rewritten + ", '|', " + columns +
@@ -123,7 +127,7 @@ func (g ground) carries(h ground) (reason, why string) {
 	case differs(groundPublication):
 		return "publication", "the publication was altered: changes may be missing from the log"
 	case differs(groundPartitions):
-		return "partitions", "partitions of the table came, went or were rewritten"
+		return "partitions", "partitions of the table came, went or were altered"
 	case differs(groundColumns):
 		// Rows may have been rewritten, or another column had the name for a while: both are what the
 		// log does not tell. Most changes of a column's own settings would do no harm; they are rare.

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,51 @@ func TestFenceSeesPartitions(t *testing.T) {
 			g.agree(t)
 			db.Exec(t, sql...)
 			g.agree(t)
+		})
+	}
+}
+
+// The log describes the rows of a partition by the table's replica identity, and has them as the
+// partition's own makes them: no fence passes once that was switched, though it is switched back.
+func TestFenceSeesAPartitionsIdentity(t *testing.T) {
+	t.Parallel()
+	const change = `UPDATE subscribers_restaurants SET client_id = 'x' || client_id`
+	for name, test := range map[string]struct {
+		identity []string // of the table and of each partition, %s
+		switched []string
+	}{
+		"full": {
+			[]string{`ALTER TABLE %s REPLICA IDENTITY FULL`},
+			[]string{`ALTER TABLE p0 REPLICA IDENTITY DEFAULT`, change, `ALTER TABLE p0 REPLICA IDENTITY FULL`},
+		},
+		"another index": {
+			[]string{`CREATE UNIQUE INDEX %[1]s_pair ON %[1]s (restaurant_id, client_id)`, `ALTER TABLE %[1]s REPLICA IDENTITY USING INDEX %[1]s_pair`},
+			[]string{
+				`ALTER TABLE p0 REPLICA IDENTITY USING INDEX p0_pkey`, change,
+				`ALTER TABLE p0 REPLICA IDENTITY USING INDEX p0_pair`,
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			onEach(t, func(t *testing.T, server *devstack.Postgres) {
+				db := databaseOn(t, server)
+				db.Exec(t, `CREATE TABLE subscribers_restaurants (id int NOT NULL, client_id text NOT NULL, restaurant_id text NOT NULL) PARTITION BY LIST (restaurant_id)`,
+					`CREATE TABLE p0 PARTITION OF subscribers_restaurants FOR VALUES IN ('r0')`, `ALTER TABLE p0 ADD PRIMARY KEY (id)`,
+					`INSERT INTO subscribers_restaurants SELECT i, 'c'||i, 'r0' FROM generate_series(1,20) i`)
+				for _, relation := range []string{"p0", "subscribers_restaurants"} {
+					for _, sql := range test.identity {
+						db.Exec(t, fmt.Sprintf(sql, relation))
+					}
+				}
+				g := start(t, db, func(c *Config) { c.StatusInterval = time.Hour })
+				g.agree(t)
+				db.Exec(t, change)
+				g.agree(t)
+				g.unrebuilt(t)
+				db.Exec(t, test.switched...)
+				g.agree(t)
+			})
 		})
 	}
 }
