@@ -144,6 +144,9 @@ func (x *Index) follow(st *state, r *record) error {
 	if !known {
 		return fmt.Errorf("change of row id %d: %w: %w", r.id, ErrUnknownID, ErrInconsistent)
 	}
+	if r.op == opMoveID && (r.restaurant == 0 || r.client == 0) && st.setAside(old) {
+		return fmt.Errorf("row id %d: one of its columns was NULL, and the other does not come with the change: %w", r.id, ErrInconsistent)
+	}
 	if !free {
 		return fmt.Errorf("new row id %d: there is a row of this id: %w", newID, ErrInconsistent)
 	}
@@ -153,6 +156,12 @@ func (x *Index) follow(st *state, r *record) error {
 		}
 	}
 	return x.means(st, change(next.restaurant, next.client, 0))
+}
+
+// setAside reports whether a row's pair is Nothing.
+func (st *state) setAside(p pair) bool {
+	var text [len(Nothing) + 1]byte
+	return string(st.restaurants.appendText(text[:0], p.restaurant)) == Nothing
 }
 
 func (x *Index) applyAll(t *Txn, xid uint64) error {

@@ -145,6 +145,9 @@ func TestContradictionsStopAnswers(t *testing.T) {
 		"unknown id updated":    {true, func(t *Txn) error { return t.UpdateID(99, b("r"), b("c")) }, ErrUnknownID},
 		"id inserted twice":     {true, func(t *Txn) error { return t.Insert(1, b("r"), b("c")) }, ErrInconsistent},
 		"id moved onto another": {true, func(t *Txn) error { return t.MoveID(1, 2, nil, nil) }, ErrInconsistent},
+		"half of one set aside": {true, func(t *Txn) error {
+			return errors.Join(t.Insert(50, b(Nothing), b(Nothing)), t.UpdateID(50, b("r"), nil))
+		}, ErrInconsistent},
 		"pair only, ids needed": {true, func(t *Txn) error { return t.Delete(0, b("r"), b("a")) }, ErrIdentity},
 		"id only, pairs needed": {false, func(t *Txn) error { return t.DeleteID(1) }, ErrIdentity},
 		"unknown client":        {false, func(t *Txn) error { return t.Delete(0, b("r"), b("nobody")) }, ErrInconsistent},

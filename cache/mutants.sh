@@ -131,4 +131,5 @@ mutant audit-is-of-one-load audit.go 'a != nil && a.st == st' 'a != nil' $audits
 mutant audit-ends-with-its-load audit.go 'if a.index.serving.Load() != a.st {' 'if false {' $audits
 mutant audit-counts-rows audit.go 'differ := d.Index != d.Table' 'differ := false' $audits
 mutant audit-compares-clients audit.go 'differ = differ || !c.posting.equals(&ahead)' '' $audits
+mutant half-of-what-was-set-aside apply.go '&& st.setAside(old) {' '&& false {'
 summary

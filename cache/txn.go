@@ -70,9 +70,14 @@ func (t *Txn) DeleteID(id int64) error {
 	return t.stageID(record{op: opDeleteID, id: id}, nil, nil)
 }
 
+// Nothing is the text of both columns of a row that is no subscription, because either holds a NULL.
+// PostgreSQL has no such text.
+const Nothing = "\x00"
+
 // UpdateID stages an update that does not change the id, under replica identity DEFAULT. Nil
 // says that the column did not change (an unchanged TOAST value is not sent); an empty text
-// must not be nil.
+// must not be nil. Apply returns ErrInconsistent if the row was Nothing and one column is nil:
+// what that column holds was never noted.
 func (t *Txn) UpdateID(id int64, restaurant, client []byte) error {
 	return t.MoveID(id, id, restaurant, client)
 }

@@ -26,7 +26,7 @@ type staging interface {
 
 // nothing stands for the restaurant and the client of a row with a NULL in either: no
 // campaign can carry a NUL byte, so such a row is kept and never answered.
-var nothing = []byte{0}
+var nothing = []byte(cache.Nothing)
 
 // assembler makes transactions of messages, for one table. It is a state machine without
 // I/O; one goroutine uses it.
@@ -36,7 +36,6 @@ type assembler struct {
 	loaded   layout
 	snapshot cache.Snapshot // of the load
 	xids     uint64         // a 64-bit xid of about now
-	nullable bool           // a needed column may hold NULL
 
 	txn  staging
 	m    *Metrics
@@ -273,15 +272,12 @@ func (a *assembler) truncate(body []byte) error {
 	return a.txn.Truncate()
 }
 
-// pairOrUnchanged gives nil for a value whose TOAST pointer did not change. Where a needed
-// column may hold NULL that cannot be told from a row that was set aside.
+// pairOrUnchanged gives nil for a value whose TOAST pointer did not change; what it was the index
+// knows, unless the row was set aside for a NULL (cache.Nothing).
 func (a *assembler) pairOrUnchanged(l *layout) (restaurant, client []byte, err error) {
 	r, c := a.row.new[l.restaurant], a.row.new[l.client]
-	if r.kind != 'u' && c.kind != 'u' {
+	if r.kind == 'n' || c.kind == 'n' || r.kind != 'u' && c.kind != 'u' {
 		return a.pair(l, a.row.new)
-	}
-	if a.nullable {
-		return nil, nil, &rebuildError{reason: "columns", err: errors.New("an unchanged TOAST value in a table whose needed columns may hold NULL")}
 	}
 	if r.kind == 't' {
 		restaurant = trimmed(r.text, l.types[0])

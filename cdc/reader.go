@@ -310,7 +310,7 @@ func (s *session) withWarden(ctx context.Context, conn *pgx.Conn) error {
 func (r *Reader) assembler(txn staging) *assembler {
 	return &assembler{
 		table: r.table.relation.name, oid: r.table.relation.oid, loaded: r.table.layout,
-		snapshot: r.snapshot, xids: r.snapshot.Xmax, nullable: r.table.nullable,
+		snapshot: r.snapshot, xids: r.snapshot.Xmax,
 		txn: txn, m: r.cfg.Metrics, log: r.cfg.Log, now: r.cfg.Now, rels: map[uint32]followed{},
 	}
 }

@@ -12,8 +12,7 @@ import (
 type tableFacts struct {
 	relation relation
 	layout   layout
-	kind     byte // r: table, p: partitioned
-	nullable bool
+	kind     byte   // r: table, p: partitioned
 	cast     string // type of restaurant_id, for a parameter's cast
 	leaves   []leaf // the table, or its partitions
 	// placed: the role may read where a row lies, so a load can be shared among connections.
@@ -101,7 +100,7 @@ func unloggedError(name tableName) error {
 // columnsSQL gives the published columns of relations, and which are the replica identity
 // (RelationGetReplicaIndex and RelationGetIndexAttrBitmap in relcache.c).
 const columnsSQL = `
-	SELECT a.attrelid, a.attname, a.atttypid, c.relreplident::text, a.attnotnull, format_type(a.atttypid, NULL),
+	SELECT a.attrelid, a.attname, a.atttypid, c.relreplident::text, format_type(a.atttypid, NULL),
 	       b.typcategory = 'S' OR b.oid IN ('uuid'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype),
 	       c.relreplident = 'f' OR coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false)
 	FROM pg_attribute a
@@ -136,8 +135,8 @@ func readRelations(ctx context.Context, q querier, oids []uint32, t *tableFacts)
 	var oid uint32
 	var col column
 	var identity, typ string
-	var notNull, fits bool
-	_, err = pgx.ForEachRow(rows, []any{&oid, &col.name, &col.typ, &identity, &notNull, &typ, &fits, &col.key}, func() error {
+	var fits bool
+	_, err = pgx.ForEachRow(rows, []any{&oid, &col.name, &col.typ, &identity, &typ, &fits, &col.key}, func() error {
 		rel := relations[oid]
 		if rel == nil {
 			rel = &relation{oid: oid, identity: identity[0], name: t.relation.name}
@@ -147,7 +146,6 @@ func readRelations(ctx context.Context, q querier, oids []uint32, t *tableFacts)
 		if oid != t.relation.oid || (col.name != columnRestaurant && col.name != columnClient) {
 			return nil
 		}
-		t.nullable = t.nullable || !notNull
 		if col.name == columnRestaurant {
 			t.cast = typ
 		}
