@@ -29,6 +29,7 @@ type Audit struct {
 	before []applied
 	seeds  [2]maphash.Seed
 	table  []tally // what the snapshot shows, by restaurant
+	row    []byte  // a text of Has
 
 	mu       sync.Mutex // below the entries' locks
 	next     uint32     // first restaurant not captured yet

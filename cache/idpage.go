@@ -71,6 +71,21 @@ func (g *idPage) alter(at uint16, r *record, widest *atomic.Uint32) (old, next p
 	return old, next, true
 }
 
+func (g *idPage) get(at uint16) (pair, bool) {
+	if g.packed == nil {
+		i, found := slices.BinarySearchFunc(g.few, at, compareAt)
+		if !found {
+			return pair{}, false
+		}
+		return g.few[i].pair, true
+	}
+	v := g.value(at)
+	if v == 0 {
+		return pair{}, false
+	}
+	return g.unpack(v), true
+}
+
 func (g *idPage) take(at uint16) (pair, bool) {
 	if g.packed == nil {
 		i, found := slices.BinarySearchFunc(g.few, at, compareAt)

@@ -112,6 +112,19 @@ func (m *idMap) alter(r *record) (old, next pair, ok bool) {
 	return old, next, ok
 }
 
+// get returns an id's pair.
+func (m *idMap) get(id int64) (pair, bool) {
+	number := uint64(id) >> idPageBits
+	s := &m.shards[number%shardCount]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	page := s.page(number)
+	if page == nil {
+		return pair{}, false
+	}
+	return page.get(uint16(uint64(id) % idPageLen))
+}
+
 // take removes an id and returns its pair.
 func (m *idMap) take(id int64) (pair, bool) {
 	number := uint64(id) >> idPageBits

@@ -119,7 +119,11 @@ func (a *runningAudit) compareAll(ctx context.Context) ([]cache.Doubt, error) {
 	if a.report.Position, err = a.r.reach(ctx); err != nil {
 		return nil, err
 	}
-	if err := a.read(ctx, conn, table, audit); err != nil {
+	rows := &rowAudit{runningAudit: a, audit: audit, table: table}
+	if err := a.read(ctx, conn, rows); err != nil {
+		return nil, err
+	}
+	if err := rows.settle(ctx, conn); err != nil {
 		return nil, err
 	}
 	return a.compare(ctx, audit)
@@ -197,7 +201,7 @@ func currentSnapshot(ctx context.Context, conn *pgx.Conn) (cache.Snapshot, error
 }
 
 // read gives the table's rows to the audit, and ends the transaction.
-func (a *runningAudit) read(ctx context.Context, conn *pgx.Conn, table *tableFacts, audit *cache.Audit) error {
+func (a *runningAudit) read(ctx context.Context, conn *pgx.Conn, to *rowAudit) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stalled := time.AfterFunc(stallLimit, func() { cancel(errStalled) })
@@ -206,11 +210,18 @@ func (a *runningAudit) read(ctx context.Context, conn *pgx.Conn, table *tableFac
 	var rows copyRows
 	w := writerFunc(func(b []byte) (int, error) {
 		stalled.Reset(stallLimit)
-		return len(b), rows.parse(b, func(_ int64, restaurant, client []byte) error {
-			return a.row(audit, restaurant, client)
+		return len(b), rows.parse(b, func(id int64, restaurant, client []byte) error {
+			if err := a.row(to.audit, restaurant, client); err != nil {
+				return err
+			}
+			return to.look(id, restaurant, client)
 		})
 	})
-	sql := "COPY (SELECT " + columnRestaurant + "::text, " + columnClient + "::text FROM " + table.from() +
+	columns := columnRestaurant + "::text, " + columnClient + "::text"
+	if to.table.layout.keyed {
+		columns = quoted(to.table.layout.idName) + "::int8, " + columns
+	}
+	sql := "COPY (SELECT " + columns + " FROM " + to.table.from() +
 		" WHERE " + columnRestaurant + " IS NOT NULL AND " + columnClient + " IS NOT NULL) TO STDOUT (FORMAT binary)"
 	_, err := conn.PgConn().CopyTo(ctx, w, sql)
 	if err == nil {

@@ -31,12 +31,13 @@ status is 0 when both are equal.
 
 If a daemon answers on http.listen, that one compares its own index, while it goes on: the table
 is read once, in the order in which it lies, and neither the stream nor a lookup waits. Of a
-restaurant that it does not hold in memory the number of rows is compared.
+restaurant that it does not hold in memory the number of rows is compared. Under replica identity
+DEFAULT what the index takes each row's id for is compared, too.
 
 Otherwise, or with --fresh, a new index is built as a daemon does, by a load and through a
 replication slot: while a daemon holds the slot through one of the audit's own, with _audit
-behind the name, which is dropped at the end. The source server sorts the table by restaurant
-for it. Of the settings it needs source.dsn.`,
+behind the name, which is dropped at the end. It is compared in the same way. Of the settings it
+needs source.dsn.`,
 		Example: `  tiffin audit -c tiffin.yaml
   tiffin audit --daemon http://127.0.0.1:9464
   tiffin audit --fresh --json | jq 'select(.restaurant)'`,
@@ -104,7 +105,6 @@ func compare(cmd *cobra.Command, s *settings.Settings, log *slog.Logger, flags a
 	if err != nil {
 		return daemon.AuditSummary{}, err
 	}
-	report.Resident = report.Restaurants // what is not in memory is read through
 	return daemon.SummaryOf(&report, daemon.IndexFresh), nil
 }
 
