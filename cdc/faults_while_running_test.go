@@ -225,27 +225,53 @@ func TestConnectionRefusedWhileRunning(t *testing.T) {
 	}
 }
 
-// The replica identity may change while running, in any order.
+// The replica identity may change while running, from any to any other, between transactions and within
+// one.
 func TestIdentitySwitchedWhileRunning(t *testing.T) {
 	t.Parallel()
-	db, g := following(t)
-	for _, identity := range []string{"INDEX", "FULL", "DEFAULT"} {
-		changes := []string{
-			`UPDATE subscribers_restaurants SET client_id = client_id || '!' WHERE restaurant_id = 'r1'`,
-			`DELETE FROM subscribers_restaurants WHERE id = (SELECT max(id) FROM subscribers_restaurants)`,
-			`UPDATE subscribers_restaurants SET restaurant_id = 'r1', id = id + 1000 WHERE id % 7 = 0`,
-		}
-		for _, sql := range changes {
-			g.exec(t, sql)
-		}
-		identify(t, db, identity)
-		for _, sql := range changes {
-			g.exec(t, sql)
-			g.agree(t)
-		}
+	to := map[string]string{
+		"DEFAULT": `ALTER TABLE subscribers_restaurants REPLICA IDENTITY DEFAULT`,
+		"FULL":    `ALTER TABLE subscribers_restaurants REPLICA IDENTITY FULL`,
+		"INDEX":   `ALTER TABLE subscribers_restaurants REPLICA IDENTITY USING INDEX pair`,
 	}
-	g.inSync(t)
-	if n := g.rebuilt(t, "identity"); n != 2 { // from ids to pairs and back; INDEX and FULL tell the same
-		t.Errorf("%v rebuilds for the identity, want 2: %s", n, strings.Join(g.r.Reasons(), "; "))
+	changes := []string{
+		`UPDATE subscribers_restaurants SET client_id = client_id || '!' WHERE restaurant_id = 'r1'`,
+		`DELETE FROM subscribers_restaurants WHERE id = (SELECT max(id) FROM subscribers_restaurants)`,
+		`UPDATE subscribers_restaurants SET restaurant_id = 'r1', id = id + 1000 WHERE id % 7 = 0`,
+		`INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r2', 'c' || nextval('subscribers_restaurants_id_seq'))`,
 	}
+	all := strings.Join(changes, "; ")
+	onEach(t, func(t *testing.T, server *devstack.Postgres) {
+		for first := range to {
+			for second := range to {
+				if first == second {
+					continue
+				}
+				t.Run(first+" to "+second, func(t *testing.T) {
+					t.Parallel()
+					db := databaseOn(t, server)
+					contract(t, db, "INDEX")
+					db.Exec(t, to[first], `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
+					g := start(t, db)
+					g.agree(t)
+					db.Exec(t, changes...)
+					db.Exec(t, to[second])
+					for _, sql := range changes {
+						db.Exec(t, sql)
+						g.agree(t)
+					}
+					db.Exec(t, `BEGIN; `+all+`; `+to[first]+`; `+all+`; COMMIT`)
+					g.agree(t)
+					g.inSync(t)
+					want := 2.0 // from ids to pairs and back
+					if first != "DEFAULT" && second != "DEFAULT" {
+						want = 0 // INDEX and FULL tell the same
+					}
+					if n := g.rebuilt(t, "identity"); n != want {
+						t.Errorf("%v rebuilds for the identity, want %v: %s", n, want, strings.Join(g.r.Reasons(), "; "))
+					}
+				})
+			}
+		}
+	})
 }

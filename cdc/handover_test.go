@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -95,15 +96,44 @@ func TestLargeTransactionAtOnce(t *testing.T) {
 	contract(t, db, "DEFAULT")
 	g := start(t, db)
 	g.agree(t)
-	g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%40, 'c'||i FROM generate_series(1,200000) i`)
-	g.agree(t)
-	g.exec(t, `UPDATE subscribers_restaurants SET client_id = client_id || 'x'`)
-	g.agree(t)
-	g.exec(t, `DELETE FROM subscribers_restaurants`)
-	g.agree(t)
+	const all = 5000 // clients of a restaurant
+	whole := func(before, after int, sql string) {
+		t.Helper()
+		stop := g.watch(t, func(clients int) bool { return clients == before || clients == after })
+		g.exec(t, sql)
+		g.agree(t)
+		if looks := stop(); looks < 3 {
+			t.Errorf("%d looks during %s: too few to tell", looks, sql)
+		}
+	}
+	whole(0, all, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%40, 'c'||i FROM generate_series(1,200000) i`)
+	whole(all, all, `UPDATE subscribers_restaurants SET client_id = client_id || 'x'`)
+	whole(all, 0, `DELETE FROM subscribers_restaurants`)
 	if s := g.idx.Stats(); s.Subscriptions != 0 {
 		t.Errorf("%d subscriptions left", s.Subscriptions)
 	}
+	g.unrebuilt(t)
+}
+
+// watch looks at r1 again and again, until stopped; stop tells how often.
+func (g *rig) watch(t *testing.T, admissible func(clients int) bool) (stop func() int) {
+	ctx, cancel := context.WithCancel(t.Context())
+	looks := make(chan int, 1)
+	go func() {
+		n := 0
+		defer func() { looks <- n }()
+		for ; pause(ctx, time.Millisecond); n++ {
+			got, err := g.idx.Lookup(ctx, "r1")
+			if err != nil {
+				continue // stopped
+			}
+			if clients := got.Len(); !admissible(clients) {
+				t.Errorf("r1 has %d clients in the middle of a transaction", clients)
+			}
+			got.Release()
+		}
+	}()
+	return func() int { cancel(); return <-looks }
 }
 
 // Large transactions whose changes lie mixed in the log, more than the server keeps in memory,

@@ -62,7 +62,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 func rebuildReasons() []string {
 	return []string{
 		"slot_missing", "slot_invalidated", "retained_wal", "gap", "inconsistent", "system", "timeline",
-		"table", "columns", "identity", "partitions", "publication",
+		"table", "columns", "identity", "partitions", "publication", "footing",
 	}
 }
 

@@ -64,7 +64,9 @@ mutant fences-share-later-questions-only fence.go '		a.next = nil
 mutant publication-is-older-than-the-slot ensure.go 'err := p.dropSlot(ctx, cfg, conn, "publication")' 'err := error(nil)' OlderSlotIsNotReadOnFrom
 mutant useless-slot-is-dropped ensure.go 'return p.dropSlot(ctx, cfg, conn, "publication")' 'return nil' PublicationMadeAgain
 mutant altered-back-is-altered footing.go 'case differs(groundPublication):' 'case false:' FenceSees
-mutant partition-that-came-back footing.go 'c.relfilenode, i.xmin' 'c.relfilenode' FenceSeesPartitions
+mutant partition-that-came-back footing.go 'THEN c.xmin END, i.xmin' 'THEN c.relfilenode END' FenceSeesPartitions
+mutant partition-of-another-identity footing.go 'THEN c.xmin END' 'THEN c.relfilenode END' FenceSeesAPartitions
+mutant partition-with-another-key footing.go 'AND (x.indisprimary OR x.indisreplident)' 'AND false' FenceSeesAPartitions
 mutant altered-columns footing.go 'case differs(groundColumns):' 'case false:' FenceSees
 mutant another-column-of-the-name footing.go "attnum || ':' || xmin" 'attnum::text' FenceSees
 mutant unlogged-for-a-while footing.go 'SELECT reltoastrelid FROM' 'SELECT 0 FROM' FenceSees
@@ -90,5 +92,6 @@ mutant held-slot-is-waited-for-to-a-bound reader.go 'now.Sub(r.heldSince) > r.cf
 mutant slot-in-the-making-has-a-budget retention.go 'if account.passes(slot.retained, cfg.MaxRetainedWAL) {' 'if account.passes(slot.retained, cfg.MaxRetainedWAL) && false {' SlotInTheMakingIsBounded
 mutant audit-sees-a-truncate audit_running.go 'c.relfilenode <> pg_relation_filenode(c.oid)' 'false' AuditSeesATruncate
 mutant audit-looks-at-partitions audit_running.go 'partitionsOf("to_regclass("+literal(name.sql())+")")' '"(SELECT to_regclass("+literal(name.sql())+") AS oid)"' AuditSeesATruncate
+mutant audit-compares-rows audit_rows.go 'if a.audit.Has(id, restaurant, client) {' 'if true {' NamesTheRow
 mutant unlogged-partition table.go 'if t.leaves = append(t.leaves, l); !logged {' 'if t.leaves = append(t.leaves, l); false {' RefusalsNameTheFix
 summary

@@ -170,7 +170,7 @@ func (g *rig) agree(t testing.TB) {
 	for _, r := range g.everSeen(t, want) {
 		slices.Sort(want[r])
 		if got := g.clients(t, r); !slices.Equal(got, want[r]) {
-			t.Errorf("restaurant %q: index %v, table %v", r, brief(got), brief(want[r]))
+			t.Errorf("restaurant %q: the index has %d clients, the table %d; surplus %v, missing %v", r, len(got), len(want[r]), brief(without(got, want[r])), brief(without(want[r], got)))
 		}
 	}
 }
@@ -191,6 +191,11 @@ func (g *rig) everSeen(t testing.TB, want map[string][]string) []string {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// without gives what is in these and not in those.
+func without(these, those []string) []string {
+	return slices.DeleteFunc(slices.Clone(these), func(s string) bool { return slices.Contains(those, s) })
 }
 
 func brief(s []string) string {

@@ -32,6 +32,7 @@ func TestRefusalsNameTheFix(t *testing.T) {
 		"a view":           {sql: `CREATE VIEW subscribers_restaurants AS SELECT 1 AS id, '' AS client_id, '' AS restaurant_id`, want: []string{"not a table"}},
 		"unlogged":         {sql: strings.Replace(table, "TABLE", "UNLOGGED TABLE", 1), want: []string{"unlogged", `ALTER TABLE "public"."subscribers_restaurants" SET LOGGED`}},
 		"unlogged part":    {sql: partitioned + `; CREATE UNLOGGED TABLE p1 PARTITION OF subscribers_restaurants FOR VALUES IN ('r1')`, want: []string{"unlogged", `ALTER TABLE "public"."p1" SET LOGGED`}},
+		"a part's key":     {sql: partitioned + `; CREATE TABLE p1 PARTITION OF subscribers_restaurants (PRIMARY KEY (id)) FOR VALUES IN ('r1')`, want: []string{"partition public.p1 has another replica identity", `ALTER TABLE "public"."p1" REPLICA IDENTITY FULL`}},
 		"never":            {sql: table, change: func(c *Config) { c.Setup = SetupNever }, want: []string{"publication", "source.setup is never", "slotsetup apply"}},
 		"never, slot":      {sql: table + `; CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`, change: func(c *Config) { c.Setup = SetupNever }, want: []string{"replication slot", "slotsetup apply"}},
 		"a row filter":     {sql: table + `; CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants WHERE (id > 5) WITH (publish = 'insert, truncate'); ALTER PUBLICATION tiffin SET (publish = 'insert, update, delete, truncate')`, want: []string{"only rows where", "DROP TABLE"}},
