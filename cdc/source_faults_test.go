@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,8 +83,13 @@ func TestRebuilds(t *testing.T) {
 // following is a table of 100 rows that an index follows.
 func following(t *testing.T) (*devstacktest.Database, *rig) {
 	t.Helper()
+	return followingAs(t, "DEFAULT")
+}
+
+func followingAs(t *testing.T, identity string) (*devstacktest.Database, *rig) {
+	t.Helper()
 	db := servers.Database(t)
-	contract(t, db, "DEFAULT")
+	contract(t, db, identity)
 	db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
 	g := start(t, db)
 	g.agree(t)
@@ -129,8 +135,8 @@ func TestTooManyRebuildsStop(t *testing.T) {
 	refuses(t, g, "3 within an hour", "slot_missing")
 }
 
-// A needed column that is renamed, dropped or retyped stops joining, with the fix; nothing is
-// skipped, and it goes on when the column is back.
+// A needed column that is renamed, dropped or retyped, by itself or amid a transaction's changes, stops
+// joining, with the fix; nothing is skipped, and it goes on when the column is back.
 func TestLostColumnStopsAndResumes(t *testing.T) {
 	t.Parallel()
 	const remove, add = `DELETE FROM subscribers_restaurants WHERE %s = 'r1'`, `INSERT INTO subscribers_restaurants (%s, %s) VALUES ('r2', 'meanwhile')`
@@ -140,20 +146,25 @@ func TestLostColumnStopsAndResumes(t *testing.T) {
 		"dropped":            {`DROP COLUMN client_id`, "restaurant_id", "", "no column client_id", `ADD COLUMN client_id varchar DEFAULT 'again'`},
 		"retyped":            {`ALTER client_id TYPE bytea USING client_id::bytea`, "restaurant_id", "client_id", "TYPE text", `ALTER client_id TYPE varchar USING convert_from(client_id, 'UTF8')`},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			db, g := following(t)
-			db.Exec(t, `ALTER TABLE subscribers_restaurants `+c.spoil, fmt.Sprintf(remove, c.restaurant))
-			if c.client != "" {
-				db.Exec(t, fmt.Sprintf(add, c.restaurant, c.client))
-			}
-			g.saysWhy(t, c.says)
-			eventually(t, "the index no longer counts as loaded", func() bool { return !g.r.state.isLoaded() })
-			db.Exec(t, `ALTER TABLE subscribers_restaurants `+c.mend)
-			g.sql.Reset() // statements of before know the other column
-			g.agree(t)
-			g.inSync(t)
-		})
+		spoil := []string{`ALTER TABLE subscribers_restaurants ` + c.spoil, fmt.Sprintf(remove, c.restaurant)}
+		if c.client != "" {
+			spoil = append(spoil, fmt.Sprintf(add, c.restaurant, c.client))
+		}
+		within := `BEGIN; ` + fmt.Sprintf(add, "restaurant_id", "client_id") + `; ` + strings.Join(spoil, "; ") + `; COMMIT`
+		for how, sql := range map[string][]string{"DEFAULT": spoil, "FULL": {within}} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				t.Parallel()
+				db, g := followingAs(t, how)
+				db.Exec(t, sql...)
+				g.saysWhy(t, c.says)
+				eventually(t, "the index no longer counts as loaded", func() bool { return !g.r.state.isLoaded() })
+				g.holds(t)
+				db.Exec(t, `ALTER TABLE subscribers_restaurants `+c.mend)
+				g.sql.Reset() // statements of before know the other column
+				g.agree(t)
+				g.inSync(t)
+			})
+		}
 	}
 }
 
