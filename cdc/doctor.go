@@ -300,11 +300,15 @@ func (e *examination) usable(ctx context.Context) checkup.Finding {
 		return checkup.Good("slot " + e.cfg.Slot + " is there, and free")
 	}
 	by := holder(ctx, e.conn, e.held.activePID)
-	if strings.Contains(by, fmt.Sprintf("%q", e.cfg.application())) {
+	ours := e.cfg.application()
+	if strings.Contains(by, fmt.Sprintf("%q", ours[:min(len(ours), longestName)])) {
 		return checkup.Good("slot " + e.cfg.Slot + " is held by a daemon: " + by)
 	}
 	return checkup.Bad("slot "+e.cfg.Slot+" is held by somebody else: "+by, "name another slot in source.slot, or end that connection")
 }
+
+// longestName is what the server keeps of a connection's name, in bytes (NAMEDATALEN - 1).
+const longestName = 63
 
 // room judges whether the server has room for one more of something that a setting limits.
 func (e *examination) room(ctx context.Context, setting, count string, needed int) checkup.Finding {

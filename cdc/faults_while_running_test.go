@@ -95,10 +95,11 @@ func TestBrokenLoadBeginsAnew(t *testing.T) {
 // slow is an index that takes its time to apply.
 type slow struct {
 	*cache.Index
-	wake    chan struct{} // ends the waiting
-	each    atomic.Int64  // nanoseconds
-	begun   atomic.Int64
-	applied atomic.Int64
+	wake      chan struct{} // ends the waiting
+	each      atomic.Int64  // nanoseconds
+	breathing atomic.Int64  // nanoseconds in which it shows signs of life
+	begun     atomic.Int64
+	applied   atomic.Int64
 }
 
 // onSlow has the rig's reader write to a slow index.
@@ -114,6 +115,9 @@ func (g *rig) onSlow(t *testing.T) *slow {
 
 func (s *slow) Apply(txn *cache.Txn, c cache.Commit) error {
 	s.begun.Add(1)
+	for end := time.Now().Add(time.Duration(s.breathing.Load())); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		txn.Breathe()
+	}
 	wait := time.NewTimer(time.Duration(s.each.Load()))
 	defer wait.Stop()
 	select {
@@ -142,6 +146,14 @@ func TestSlowConsumerKeepsItsWalsender(t *testing.T) {
 	g.agree(t)
 	if now := g.one(t, walsender, g.db.Slot); now != was {
 		t.Errorf("walsender %s, was %s", now, was)
+	}
+	index.each.Store(0)
+	index.breathing.Store(int64(3 * time.Second)) // as a large transaction does
+	g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'large')`)
+	g.agree(t)
+	index.breathing.Store(0)
+	if now := g.one(t, walsender, g.db.Slot); now != was {
+		t.Errorf("walsender %s, was %s before a large transaction was applied", now, was)
 	}
 	index.each.Store(int64(3 * time.Second)) // once: from the next on it is quick
 	hung := index.applied.Load()
