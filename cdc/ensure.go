@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"example.com/tiffin/cache"
 )
 
 // slotLimit bounds the making of a slot, which waits for every transaction that runs; then it
@@ -196,7 +198,8 @@ func (p *prepared) ensureFailover(ctx context.Context, cfg *Config, repl *pgconn
 	return nil
 }
 
-// makeSlot waits for the transactions that run, under guard.
+// makeSlot waits for the transactions that run, under guard; before, so that the slot can send whole
+// ones, and behind, so that whoever reads the table sees what the slot does not send.
 func makeSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, slotLimit)
 	defer cancel()
@@ -211,8 +214,37 @@ func makeSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
 		guarded <- err
 	}()
 	err := slotStep(cfg).run(ctx, cfg, conn)
+	if err == nil {
+		if err = awaitVisible(ctx, cfg, conn); err != nil {
+			err = errors.Join(err, removeSlot(ctx, cfg))
+		}
+	}
 	stop()
 	return unguarded(<-guarded, err)
+}
+
+// awaitVisible waits until all that was committed in the log before a slot began is visible to snapshots.
+// A transaction has its commit record in the log, and by that may be none of the slot's, before it is
+// visible: while that is flushed, and while a synchronous standby is waited for (RecordTransactionCommit and
+// ProcArrayEndTransaction, xact.c; SnapBuildCommitTxn, snapbuild.c). So whoever runs now must have ended. Their ids are below
+// the one that this takes for itself.
+func awaitVisible(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
+	var now uint64
+	err := conn.QueryRow(ctx, "SELECT pg_current_xact_id()::text::bigint").Scan(&now)
+	for attempt := 0; err == nil; attempt++ {
+		var snapshot cache.Snapshot
+		snapshot, err = currentSnapshot(ctx, conn)
+		if err == nil && snapshot.Xmin >= now {
+			return nil
+		}
+		if err == nil && !pause(ctx, backoff(attempt, time.Millisecond, 250*time.Millisecond, cfg.Rand)) {
+			err = context.Cause(ctx)
+		}
+	}
+	return &Error{
+		Op: "begin at replication slot", On: cfg.Slot, Err: fmt.Errorf("wait for the transactions that ran while it was made: %w", err),
+		Fix: "end them: SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start",
+	}
 }
 
 // unguarded is why a slot was not made, of the guard's error and the statement's. The guard comes

@@ -25,7 +25,7 @@ type loaded struct {
 }
 
 // load reads the table in one snapshot, over several connections, into the index. The
-// snapshot is taken after the slot exists: what it does not see, the slot sends.
+// snapshot is taken after the slot exists and awaitVisible: what it does not see, the slot sends.
 func load(ctx context.Context, cfg *Config, conn *pgx.Conn, idx Index) (loaded, error) {
 	name, err := parseTable(cfg.Table)
 	if err != nil {

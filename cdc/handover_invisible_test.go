@@ -1,0 +1,70 @@
+package cdc
+
+import (
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"example.com/tiffin/internal/devstack"
+	"example.com/tiffin/internal/devstack/devstacktest"
+)
+
+// A transaction may be committed in the log before the place where a new slot begins, and not be visible
+// yet when the slot is made: it waits for its flush or, as here, for a synchronous standby. The slot never
+// sends it, so that the load has to see it.
+func TestLoadSeesWhatTheSlotBeginsBehind(t *testing.T) {
+	t.Parallel()
+	server := own(t, devstack.PostgresOptions{Settings: map[string]string{"synchronous_commit": "local", "synchronous_standby_names": "nobody"}})
+	db := devstacktest.NewDatabase(t, server, "alone")
+	contract(t, db, "DEFAULT")
+	db.Exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
+	g := build(t, db, config(t, db), 1<<20)
+	begin := func() *pgx.Conn {
+		t.Helper()
+		conn := db.Connect(t)
+		if _, err := conn.Exec(t.Context(), `BEGIN; SELECT pg_current_xact_id()`); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	end := func(conn *pgx.Conn) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), `COMMIT`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waits := func(event string, n string) {
+		t.Helper()
+		eventually(t, n+" waiting for "+event, func() bool {
+			return g.one(t, `SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event = $1`, event) == n
+		})
+	}
+	// The slot waits for the transactions that run when it begins, then for those that run when they have
+	// ended (SnapBuildFindSnapshot in snapbuild.c). Who comes after these is in the log, and not its to send.
+	first := begin()
+	g.run(t)
+	waits("transactionid", "1")
+	second := begin()
+	end(first)
+	eventually(t, "the slot waiting for the second", func() bool {
+		return g.one(t, `SELECT count(*)::text FROM pg_locks w JOIN pg_locks h ON h.transactionid = w.transactionid AND h.granted WHERE NOT w.granted AND h.pid = $1`, second.PgConn().PID()) == "1"
+	})
+	committed := make(chan error, 1)
+	late := db.Connect(t)
+	go func() {
+		_, err := late.Exec(t.Context(), `SET synchronous_commit = on; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'late')`)
+		committed <- err
+	}()
+	waits("SyncRep", "1")
+	end(second)
+	eventually(t, "the slot", func() bool {
+		return g.one(t, `SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = $1 AND confirmed_flush_lsn IS NOT NULL`, db.Slot) == "1"
+	})
+	g.saysWhy(t, "source:")
+	db.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = ''`, `SELECT pg_reload_conf()`)
+	if err := <-committed; err != nil {
+		t.Fatal(err)
+	}
+	g.agree(t)
+	g.unrebuilt(t)
+}
