@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -215,7 +217,7 @@ func TestDaemonDeliversToBothSinksAndStopsWhenAsked(t *testing.T) {
 		"tiffin_index_subscriptions 4", "tiffin_index_restaurants 2", "tiffin_index_bytes ", `tiffin_index_lookups_total{result="filled"}`,
 		`tiffin_index_lookups_total{result="resident"}`, `tiffin_index_lookups_total{result="empty"}`, "tiffin_cdc_transactions_total 1",
 		`tiffin_cdc_changes_total{op="insert"} 1`, "tiffin_cdc_lag_bytes ", "tiffin_cdc_visible_seconds_count 1", "tiffin_slot_retained_bytes ",
-		"tiffin_recovered_deliveries_total 0", "tiffin_build_info{",
+		"tiffin_slot_retained_limit_bytes 8.589934592e+09", "tiffin_recovered_deliveries_total 0", "tiffin_build_info{",
 		`tiffin_kafka_connects_total{client="consumer",node_id=`, `tiffin_kafka_produce_bytes_total{client="producer-`,
 	} {
 		if !strings.Contains(text, name) {
@@ -229,6 +231,73 @@ func TestDaemonDeliversToBothSinksAndStopsWhenAsked(t *testing.T) {
 	if n := w.rows(t); n != 3 {
 		t.Errorf("%d feedback rows for 3 records", n)
 	}
+}
+
+// Each outcome and each kind of change counts as what it is; every value of a label is there from the start,
+// since an alert sees a first event only as the increase of a counter.
+func TestEveryOutcomeAndChangeIsCountedAsWhatItIs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := start(t, w.environ, nil)
+	r.waitReady(t)
+	want := map[string]map[string]float64{
+		"tiffin_campaigns_total":   zeroes("delivered", "inactive", "no_subscribers", "malformed"),
+		"tiffin_cdc_changes_total": zeroes("insert", "update", "delete", "truncate"),
+		"tiffin_dead_letters_total": zeroes("tombstone", "empty", "invalid_utf8", "byte_order_mark", "not_json", "not_an_object", "missing_field", "null_field",
+			"wrong_type", "out_of_range", "lone_surrogate", "nul_character", "too_large", "refused_by_table"),
+		"tiffin_rebuilds_total": zeroes("slot_missing", "slot_invalidated", "retained_wal", "gap", "inconsistent", "system", "timeline", "table", "columns",
+			"identity", "partitions", "publication", "footing"),
+		"tiffin_sink_retries_total": zeroes("postgres", "kafka"),
+	}
+	if got := r.counted(t, want); !reflect.DeepEqual(got, want) {
+		t.Errorf("at the start: %v\nwant %v", got, want)
+	}
+	for _, change := range []string{
+		"UPDATE subscribers_restaurants SET restaurant_id = 'r3' WHERE client_id = 'ann'", "DELETE FROM subscribers_restaurants WHERE client_id = 'bob'",
+		"TRUNCATE subscribers_restaurants", "INSERT INTO subscribers_restaurants (client_id, restaurant_id) VALUES ('dan', 'r1'), ('eve', 'r1')",
+	} {
+		w.db.Exec(t, change)
+	}
+	past := devstack.Campaign{Restaurant: "r1", ID: "past", End: 1}
+	w.publishCampaign(t, campaignOf("r1", "delivered"), past.JSON(), campaignOf("r2", "nobody's since the truncation"), []byte("no JSON"))
+	for name, counts := range map[string]map[string]float64{
+		"tiffin_campaigns_total":    {"delivered": 1, "inactive": 1, "no_subscribers": 1, "malformed": 1},
+		"tiffin_cdc_changes_total":  {"insert": 2, "update": 1, "delete": 1, "truncate": 1},
+		"tiffin_dead_letters_total": {"not_json": 1},
+	} {
+		maps.Copy(want[name], counts)
+	}
+	var got map[string]map[string]float64
+	defer func() {
+		if t.Failed() {
+			t.Logf("counted %v\nwant    %v", got, want)
+		}
+	}()
+	eventually(t, func() bool { got = r.counted(t, want); return reflect.DeepEqual(got, want) }, "all is counted, and nothing else")
+	if all := read(t, r.metrics(t)); all.sum("tiffin_cdc_transactions_total") != 4 || all.sum("tiffin_deliveries_total") != 2 {
+		t.Errorf("%v transactions and %v deliveries, want 4 and 2", all.sum("tiffin_cdc_transactions_total"), all.sum("tiffin_deliveries_total"))
+	}
+}
+
+func zeroes(labels ...string) map[string]float64 {
+	counts := map[string]float64{}
+	for _, label := range labels {
+		counts[label] = 0
+	}
+	return counts
+}
+
+// counted reads counters with a label, those that are in like.
+func (r *running) counted(t *testing.T, like map[string]map[string]float64) map[string]map[string]float64 {
+	t.Helper()
+	all, found := read(t, r.metrics(t)), map[string]map[string]float64{}
+	for name := range like {
+		found[name] = map[string]float64{}
+		for _, m := range all[name].GetMetric() {
+			found[name][m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	return found
 }
 
 func TestUntilNowHandlesWhatIsThereAndEnds(t *testing.T) {
