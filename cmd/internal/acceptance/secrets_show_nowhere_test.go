@@ -3,8 +3,12 @@ package acceptance
 import (
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -20,7 +24,10 @@ var (
 	readsSource   = []string{"tiffin run", "tiffin doctor", "tiffin audit --fresh"}
 	readsFeedback = []string{"tiffin run", "tiffin doctor --json", "tiffin migrate", "tiffin verify", "tiffin explain X"}
 	readsKafka    = []string{"tiffin run", "tiffin doctor", "tiffin verify --json"}
-	setsUp        = []string{"slotsetup plan", "slotsetup apply", "slotsetup status", "slotsetup drop --yes"}
+	setsUp        = []string{
+		"slotsetup plan", "slotsetup apply --json", "slotsetup status", "slotsetup drop --yes", "slotsetup plan --json", "slotsetup apply", "slotsetup status --json",
+		"slotsetup drop --yes --json",
+	}
 )
 
 func (v *vault) faults(t *testing.T) map[string]fault {
@@ -104,6 +111,7 @@ func TestSecretsShowInNoErrorOfAnyCommand(t *testing.T) {
 	}
 	t.Run("settings", v.malformed)
 	t.Run("bench", v.bench)
+	t.Run("collector", v.collector)
 	t.Run("all is well", v.well)
 }
 
@@ -166,18 +174,45 @@ func (v *vault) bench(t *testing.T) {
 	}
 }
 
+// collector: the one that spans go to refuses them, and says whose they were.
+func (v *vault) collector(t *testing.T) {
+	planted := plant("collector")
+	v.secrets = append(v.secrets, planted)
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		given := r.Header.Get("Authorization")
+		if given == "Bearer "+planted.text {
+			asked.Add(1)
+		}
+		w.Header().Set("WWW-Authenticate", given)
+		http.Error(w, "not you: "+given, http.StatusUnauthorized)
+	}))
+	t.Cleanup(server.Close)
+	v.publish(t)
+	for _, format := range []string{"text", "json"} {
+		v.provoke(t, map[string]string{
+			"TIFFIN_TRACING_ENDPOINT": server.URL, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=" + url.PathEscape("Bearer "+planted.text),
+			"TIFFIN_SOURCE_SLOT": "collector_" + format, "TIFFIN_KAFKA_GROUP": "collector-" + format, "TIFFIN_LOG_FORMAT": format,
+		}, "401", "tiffin", "run")
+	}
+	if asked.Load() == 0 {
+		t.Error("the collector was never sent the planted header")
+	}
+}
+
 // well: every command once where nothing is wrong, in both formats of the log.
 func (v *vault) well(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		set := map[string]string{"TIFFIN_SOURCE_SLOT": "well", "TIFFIN_LOG_FORMAT": format, "TIFFIN_UNKNOWN": v.right["kafka"].text}
 		for command, says := range map[string]string{
-			"slotsetup plan": "", "slotsetup status": "well", "tiffin migrate": "tiffin", "tiffin migrate --print --role writer": "GRANT", "tiffin run --until-now": "", "tiffin doctor": "kafka.login",
+			"slotsetup plan": "", "slotsetup plan --json": `"ok":true`, "slotsetup status": "well", "slotsetup status --json": "well", "tiffin migrate": "tiffin", "tiffin migrate --print --role writer": "GRANT", "tiffin run --until-now": "", "tiffin doctor": "kafka.login",
 			"tiffin doctor --json": `"ok":true`, "tiffin verify": "", "tiffin explain X": "", "tiffin audit --fresh": "0 differences", "tiffin version": "tiffin",
 		} {
 			v.provoke(t, set, says, strings.Fields(strings.Replace(command, "X", inputOfVault+"/0/0", 1))...)
 		}
 	}
 	set := map[string]string{"TIFFIN_SOURCE_SLOT": "well"}
-	v.provoke(t, set, "well", "slotsetup", "apply")
-	v.provoke(t, set, "well", "slotsetup", "drop", "--yes")
+	for _, command := range []string{"apply --json", "drop --slot-only --yes --json", "apply", "drop --yes"} {
+		v.provoke(t, set, "well", append([]string{"slotsetup"}, strings.Fields(command)...)...)
+	}
 }

@@ -80,12 +80,17 @@ func newVault(t *testing.T) *vault {
 func (v *vault) startKafka(t *testing.T) {
 	t.Helper()
 	v.kafka = devstacktest.StartKafka(t, devstack.KafkaOptions{SASL: true})
-	admin := v.client(t)
 	for topic, partitions := range map[string]int32{inputOfVault: 1, "deliveries": 1, "campaigns.dlq": 1} {
 		devstacktest.CreateTopic(t, v.kafka.PlainBrokers(), topic, partitions, nil)
 	}
-	altered, err := kadm.NewClient(admin).AlterUserSCRAMs(t.Context(), nil, []kadm.UpsertSCRAM{
-		{User: "planted", Mechanism: kadm.ScramSha512, Iterations: 4096, Password: v.right["kafka"].text},
+	v.setKafkaPassword(t, v.right["kafka"].text)
+}
+
+// setKafkaPassword changes the daemon's: who is connected already stays so.
+func (v *vault) setKafkaPassword(t *testing.T, password string) {
+	t.Helper()
+	altered, err := kadm.NewClient(v.client(t)).AlterUserSCRAMs(t.Context(), nil, []kadm.UpsertSCRAM{
+		{User: "planted", Mechanism: kadm.ScramSha512, Iterations: 4096, Password: password},
 	})
 	if err != nil || !altered.Ok() {
 		t.Fatal(err, altered)
@@ -106,6 +111,15 @@ func (v *vault) client(t *testing.T) *kgo.Client {
 // feedbackDSN is of the other form: key=value.
 func (v *vault) feedbackDSN(password string) string {
 	return fmt.Sprintf("host=127.0.0.1 port=%d user=writer dbname=feedback sslmode=verify-full sslrootcert=%s password='%s'", v.feedback.Port(), v.feedback.CAFile(), password)
+}
+
+// publish puts a campaign for two clients into the input topic.
+func (v *vault) publish(t *testing.T) {
+	t.Helper()
+	campaign := devstack.Campaign{Restaurant: "r1", ID: "c", Content: "x", Owner: "o", OwnerContact: "k", End: 99999999999, Created: 1}
+	if err := v.client(t).ProduceSync(t.Context(), &kgo.Record{Topic: inputOfVault, Value: campaign.JSON()}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (v *vault) write(t *testing.T, name, text string) string {

@@ -3,37 +3,36 @@ package acceptance
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
 // A secret shows nowhere while the daemon works, loses each server, is refused by each, and comes back: not in
-// its log, its endpoint, the list of processes, nor in what the servers show of its sessions.
+// its log, its endpoint, the list of processes, what it tells the service manager, nor in what the servers show of its sessions.
 func TestSecretsShowNowhereWhileServersComeAndGo(t *testing.T) {
 	t.Parallel()
 	v := newVault(t)
 	// Two of the secrets come another way than from the environment of the process.
 	settings := v.write(t, "tiffin.yaml", "source: {dsn: '"+v.env["TIFFIN_SOURCE_DSN"]+"'}\nkafka: {sasl: {password_file: "+v.write(t, "password", v.right["kafka"].text+"\n")+"}}\n")
 	bare, _, _ := strings.Cut(v.env["TIFFIN_FEEDBACK_DSN"], " password=")
+	address, notices := manage(t)
 	p := v.launch(t, map[string]string{
 		"TIFFIN_SOURCE_DSN": "", "TIFFIN_KAFKA_SASL_PASSWORD": "", "TIFFIN_FEEDBACK_DSN": bare,
-		"PGPASSFILE": v.write(t, "pgpass", "*:*:*:*:"+v.right["feedback"].text+"\n"),
+		"PGPASSFILE": v.write(t, "pgpass", "*:*:*:*:"+v.right["feedback"].text+"\n"), "NOTIFY_SOCKET": address,
 	}, "tiffin", "run", "-c", settings)
 	d := &watched{vault: v, process: p}
 	d.await(t, "msg=ready")
 	d.scrape(t)
-	if err := v.client(t).ProduceSync(t.Context(), &kgo.Record{Topic: inputOfVault, Value: []byte(`{"restaurant_id":"r1","adv_campaign_id":"c","adv_campaign_content":"x","adv_campaign_owner":"o",` +
-		`"adv_campaign_owner_contact":"k","adv_campaign_datetime_start":0,"adv_campaign_datetime_end":99999999999,"datetime_created":1}`)}).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
+	v.publish(t)
 	d.tells(t, "/metrics", "tiffin_deliveries_total 2")
 	d.scrape(t)
 	d.sessions(t)
@@ -60,12 +59,16 @@ func TestSecretsShowNowhereWhileServersComeAndGo(t *testing.T) {
 		c.db.Exec(t, "ALTER ROLE "+c.role+" PASSWORD '"+right+"'")
 		d.tells(t, "/readyz", `{"ready":true`)
 	}
+	v.setKafkaPassword(t, v.wrong("changed"))
 	stopped(t, v.kafka.Stop)
 	d.tells(t, "/readyz", `"ready":false`)
 	d.scrape(t)
 	if err := v.kafka.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	d.tells(t, "/readyz", "SASL_AUTHENTICATION_FAILED")
+	d.scrape(t)
+	v.setKafkaPassword(t, v.right["kafka"].text)
 	d.tells(t, "/readyz", `{"ready":true`)
 	d.scrape(t)
 
@@ -78,11 +81,46 @@ func TestSecretsShowNowhereWhileServersComeAndGo(t *testing.T) {
 		t.Errorf("asked to stop: %v", err)
 	}
 	v.look(t, "the daemon's log", []byte(p.log.String()))
-	for place, least := range map[string]int{"the daemon's log": 5000, "/metrics": 5000, "/": 1000, "/live/events": 500, "/live/campaigns": 50, "/audit": 50, "/debug/pprof/goroutine?debug=2": 5000, "the list of processes": 50} {
+	v.look(t, "the notices", []byte(notices.String()))
+	for _, told := range []string{"connection refused", "password authentication failed", "SASL_AUTHENTICATION_FAILED"} {
+		if !strings.Contains(notices.String(), told) {
+			t.Errorf("the service manager was not told %q:\n%s", told, notices.String())
+		}
+	}
+	for place, least := range map[string]int{"the daemon's log": 5000, "/metrics": 5000, "/": 1000, "/live/events": 500, "/live/campaigns": 50, "/audit": 50, "/debug/pprof/goroutine?debug=2": 5000, "the list of processes": 50, "the notices": 500} {
 		if v.places[place] < least {
 			t.Errorf("of %s only %d bytes were seen", place, v.places[place])
 		}
 	}
+}
+
+// manage listens as a service manager does (sd_notify(3)) and keeps what it is told.
+func manage(t *testing.T) (address string, told *syncBuffer) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "notify") //nolint:usetesting // the name of a socket has at most 108 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told = &syncBuffer{}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		datagram := make([]byte, 8<<10)
+		for {
+			n, err := conn.Read(datagram)
+			if err != nil {
+				return // closed
+			}
+			_, _ = told.Write(append(datagram[:n:n], '\n'))
+		}
+	}()
+	t.Cleanup(func() { _ = conn.Close(); <-ended })
+	return conn.LocalAddr().String(), told
 }
 
 // watched is a daemon of which all is read that it shows.
