@@ -57,6 +57,13 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
+func TestEveryCommandHelpsWithAnExample(t *testing.T) {
+	t.Parallel()
+	if found := commandtest.Unexplained(t.Context(), newRootCommand); len(found) > 0 {
+		t.Errorf("%q", found)
+	}
+}
+
 func TestNoFlagTakesASecret(t *testing.T) {
 	t.Parallel()
 	if found := commandtest.SecretFlags(newRootCommand()); len(found) > 0 {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -131,7 +133,43 @@ func TestJSONIsOneObjectALine(t *testing.T) {
 	}
 }
 
-// A fault of usage or settings is 2, and every command shows an example.
+// What nobody has read from the slot counts: as text for people and in bytes for programs.
+func TestStatusShowsWhatTheSlotHoldsBack(t *testing.T) {
+	t.Parallel()
+	db, file := source(t)
+	if status, out, errs := execute(t, "apply", "-c", file); status != 0 {
+		t.Fatal(out, errs)
+	}
+	const unread = 3 << 20
+	db.Exec(t, `SELECT pg_logical_emit_message(true, 'test', repeat('x', `+strconv.Itoa(unread)+`))`)
+	status, out, errs := execute(t, "status", "--json", "-c", file)
+	if status != 0 {
+		t.Fatal(out, errs)
+	}
+	shown := map[string]int64{}
+	for line := range strings.Lines(out) {
+		var item struct {
+			Item, Text string
+			Bytes      int64
+			Limit      int64 `json:"limit_bytes"`
+		}
+		if err := json.Unmarshal([]byte(line), &item); err != nil {
+			t.Fatal(err)
+		}
+		shown[item.Item], shown[item.Item+" limit"] = item.Bytes, item.Limit
+	}
+	// The slot may hold back more than nobody has read, and other tests write to the same log.
+	if shown["lag"] < unread || shown["retained"] < shown["lag"] || shown["retained limit"] != 8<<30 {
+		t.Errorf("%d bytes unread are shown as %v", unread, shown)
+	}
+	_, out, _ = execute(t, "status", "-c", file)
+	lines := regexp.MustCompile(`(?m)^(retained|lag) +([3-9]|[1-9][0-9.]+)(\.[0-9])? [MG]iB (of 8\.0 GiB \(0 %, source\.max_retained_wal\)|behind the end of the log, confirmed [0-9A-F]+/[0-9A-F]+)`)
+	if n := len(lines.FindAllString(out, -1)); n != 2 {
+		t.Errorf("%d of the two lines:\n%s", n, out)
+	}
+}
+
+// A fault of usage or settings is 2.
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{}, {"unknown"}, {"apply", "extra"}, {"plan", "--no"}, {"plan", "-c", "/does/not/exist"}} {
@@ -139,10 +177,12 @@ func TestUsage(t *testing.T) {
 			t.Errorf("slotsetup %v: exit %d, %q", args, status, errs)
 		}
 	}
-	for _, name := range []string{"plan", "apply", "status", "drop"} {
-		if status, out, _ := execute(t, name, "--help"); status != 0 || !strings.Contains(out, "slotsetup "+name+" -c") {
-			t.Errorf("slotsetup %s --help: exit %d\n%s", name, status, out)
-		}
+}
+
+func TestEveryCommandHelpsWithAnExample(t *testing.T) {
+	t.Parallel()
+	if found := commandtest.Unexplained(t.Context(), newRootCommand); len(found) > 0 {
+		t.Errorf("%q", found)
 	}
 }
 

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spf13/cobra"
-
 	"example.com/tiffin/cmd/internal/command"
 	"example.com/tiffin/cmd/internal/command/commandtest"
 	"example.com/tiffin/cmd/internal/settings"
@@ -24,21 +22,9 @@ func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 
 func TestEveryCommandHelpsWithAnExample(t *testing.T) {
 	t.Parallel()
-	var walk func(cmd *cobra.Command)
-	walk = func(cmd *cobra.Command) {
-		if cmd.Example == "" || cmd.Short == "" {
-			t.Errorf("%s: no example or no description", cmd.CommandPath())
-		}
-		args := append(strings.Fields(cmd.CommandPath())[1:], "--help")
-		code, stdout, stderr := execute(t, args...)
-		if code != 0 || !strings.Contains(stdout, cmd.Example) || stderr != "" {
-			t.Errorf("%s --help: %d %q %q", cmd.CommandPath(), code, stdout, stderr)
-		}
-		for _, child := range cmd.Commands() {
-			walk(child)
-		}
+	if found := commandtest.Unexplained(t.Context(), newRootCommand); len(found) > 0 {
+		t.Errorf("%q", found)
 	}
-	walk(newRootCommand())
 }
 
 func TestHelpOfRunNamesEverySetting(t *testing.T) {

@@ -358,10 +358,44 @@ func (s *site) write(name, text string) {
 	}
 }
 
-// clone copies what is under version control, and what would be.
+// clone makes what a reader has after git clone, with what is changed here and not committed yet: the directory
+// may hold other files already. What git does not know is left out; an archive, which has no repository, is copied.
 func clone(t *testing.T, to string) {
 	t.Helper()
 	root := manual.Root(t)
+	if _, err := os.Stat(filepath.Join(root, ".git")); err != nil {
+		copyArchive(t, root, to)
+		return
+	}
+	needTools(t, "git")
+	bare := filepath.Join(to, ".clone")
+	git(t, "", "clone", "--quiet", "--no-checkout", root, bare)
+	for _, fault := range []error{os.Rename(filepath.Join(bare, ".git"), filepath.Join(to, ".git")), os.Remove(bare)} {
+		if fault != nil {
+			t.Fatal(fault)
+		}
+	}
+	git(t, "", "-C", to, "reset", "--quiet", "--hard")
+	if changes := git(t, "", "-C", root, "-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false", "diff", "--binary", "--no-color", "--no-ext-diff", "HEAD"); changes != "" {
+		git(t, changes, "-C", to, "apply")
+	}
+}
+
+// git leaves the index of the repository that it reads as it is.
+func git(t *testing.T, input string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "git", args...)
+	cmd.Env = append(os.Environ(), "GIT_OPTIONAL_LOCKS=0")
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("git %q: %v\n%s", args, err, &errs)
+	}
+	return out.String()
+}
+
+func copyArchive(t *testing.T, root, to string) {
+	t.Helper()
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		t.Fatal(err)
@@ -369,7 +403,7 @@ func clone(t *testing.T, to string) {
 	for _, e := range entries {
 		from, to := filepath.Join(root, e.Name()), filepath.Join(to, e.Name())
 		switch {
-		case e.Name() == ".git", e.Name() == "bin", e.Name() == "dist":
+		case e.Name() == "bin", e.Name() == "dist":
 		case e.IsDir():
 			err = os.CopyFS(to, os.DirFS(from))
 		default:
@@ -396,4 +430,26 @@ func copyFile(from, to string) error {
 		err = closed
 	}
 	return err
+}
+
+// What is built of a clone says which commit it is of, and holds what is not committed yet.
+func TestBuildOfACloneKnowsItsCommit(t *testing.T) {
+	t.Parallel()
+	needTools(t, "make")
+	root, dir := manual.Root(t), t.TempDir()
+	if _, err := os.Stat(filepath.Join(root, ".git")); err != nil {
+		t.Skip("needs the repository: ", err)
+	}
+	clone(t, dir)
+	if changed, there := git(t, "", "-C", root, "diff", "--stat", "HEAD"), git(t, "", "-C", dir, "diff", "--stat", "HEAD"); there != changed {
+		t.Errorf("changed in the clone:\n%shere:\n%s", there, changed)
+	}
+	cmd := exec.CommandContext(t.Context(), "make", "-C", dir, "build")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make build: %v\n%s", err, out)
+	}
+	out, err := exec.CommandContext(t.Context(), filepath.Join(dir, "bin", "tiffin"), "version").Output()
+	if commit := strings.TrimSpace(git(t, "", "-C", root, "rev-parse", "HEAD")); err != nil || !strings.Contains(string(out), "(commit "+commit+" of 2") || strings.Contains(string(out), "unknown") {
+		t.Errorf("tiffin version, of %s: %s%v", commit, out, err)
+	}
 }
