@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"example.com/tiffin/stream"
 )
@@ -47,7 +48,8 @@ func TestRecordsAreRebuiltFromRows(t *testing.T) {
 			r.setOffset(0, c.offset, c.metadata)
 			r.source.of = nil // whoever joins again finds nobody
 			r.clock.Add(1000)
-			r.untilNow()
+			metrics := prometheus.NewRegistry()
+			r.untilNow(func(c *stream.Config) { c.Registerer = metrics })
 			r.clock.Add(-1000)
 			twice := want
 			for trigger, deliveries := range inOrder {
@@ -58,6 +60,9 @@ func TestRecordsAreRebuiltFromRows(t *testing.T) {
 				}
 			}
 			same(t, "records", r.deliveries(), twice)
+			if n := gathered(t, metrics, "tiffin_recovered_deliveries_total"); n != float64(len(twice)-len(want)) {
+				t.Errorf("%v recovered deliveries are counted: want %d", n, len(twice)-len(want))
+			}
 			if got := r.groupOffset(0); got != int64(len(ids)) {
 				t.Errorf("group offset %d: want %d", got, len(ids))
 			}
@@ -66,6 +71,21 @@ func TestRecordsAreRebuiltFromRows(t *testing.T) {
 			}
 		})
 	}
+}
+
+// gathered is a counter's value; -1 when there is none.
+func gathered(t *testing.T, from prometheus.Gatherer, name string) float64 {
+	t.Helper()
+	families, err := from.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return -1
 }
 
 // perTrigger is what each message delivered, in the order of the rows' ids.
