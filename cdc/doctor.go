@@ -61,11 +61,27 @@ func (e *examination) check(ctx context.Context, what string, needs []string, ch
 
 // fault is a Finding of what the reader itself would say.
 func fault(err error) checkup.Finding {
+	text, fix := err.Error(), ""
 	if known, ok := errors.AsType[*Error](err); ok {
-		return checkup.Bad(known.Op+" "+known.On+": "+known.Err.Error(), known.Fix)
+		text, fix = strings.TrimSpace(known.Op+" "+known.On)+": "+known.Err.Error(), known.Fix
 	}
-	return checkup.Bad(err.Error(), "")
+	switch {
+	case fix != "":
+	case timedOut(err) || sqlState(err) == codeQueryCanceled || sqlState(err) == codeLockNotAvailable:
+		fix = "see what the server waits for: SELECT pid, state, wait_event_type, wait_event, xact_start, query FROM pg_stat_activity ORDER BY xact_start;"
+	case sqlState(err) != "":
+		fix = "see the server's log"
+	default:
+		fix = "try again"
+	}
+	return checkup.Bad(text, fix)
 }
+
+// What says that a question took too long.
+const (
+	codeQueryCanceled    = "57014"
+	codeLockNotAvailable = "55P03"
+)
 
 func (e *examination) server(ctx context.Context) {
 	e.check(ctx, "version", []string{"login"}, func(ctx context.Context) checkup.Finding {
@@ -91,13 +107,13 @@ func (e *examination) server(ctx context.Context) {
 		if e.facts.walLevel == "logical" {
 			return checkup.Good("logical")
 		}
-		return checkup.Bad("wal_level is "+e.facts.walLevel, "ALTER SYSTEM SET wal_level = logical; and restart the server "+
-			"(managed: rds.logical_replication=1, cloudsql.logical_decoding=on)")
+		return checkup.Bad("wal_level is "+e.facts.walLevel, "ALTER SYSTEM SET wal_level = logical; -- and restart the server; "+
+			"managed: rds.logical_replication=1, cloudsql.logical_decoding=on")
 	})
 	e.check(ctx, "synchronous_standby_names", []string{"version"}, func(context.Context) checkup.Finding {
 		if chosenAsStandby(e.facts.standbys, e.cfg.application()) {
 			return checkup.Bad(fmt.Sprintf("%q makes the application's commits wait for this reader", e.facts.standbys),
-				"name the standbys in it, without * and without "+e.cfg.application())
+				"ALTER SYSTEM SET synchronous_standby_names = 'STANDBY, …'; SELECT pg_reload_conf(); -- with the standbys' names, without * and without "+e.cfg.application())
 		}
 		return checkup.Good("the reader is no synchronous standby")
 	})
@@ -115,7 +131,7 @@ func (e *examination) role(ctx context.Context) {
 			return fault(err)
 		case !may:
 			return checkup.Bad("role "+e.facts.user+" may not start replication",
-				"ALTER ROLE "+quoted(e.facts.user)+" REPLICATION; (Amazon RDS: GRANT rds_replication TO "+quoted(e.facts.user)+";)")
+				"ALTER ROLE "+quoted(e.facts.user)+" REPLICATION; -- Amazon RDS: GRANT rds_replication TO "+quoted(e.facts.user)+";")
 		}
 		return checkup.Good("role " + e.facts.user + " may start replication")
 	})
@@ -131,7 +147,7 @@ func (e *examination) replicate(ctx context.Context) checkup.Finding {
 	conn, err := e.cfg.connectReplication(ctx)
 	if err != nil {
 		f := fault(err)
-		if f.Fix == "" {
+		if known, ok := errors.AsType[*Error](err); ok && known.Fix == "" {
 			f.Fix = "name the server itself in source.dsn: poolers such as pgbouncer do not speak replication"
 		}
 		return f
@@ -230,7 +246,7 @@ func (e *examination) publication(ctx context.Context) {
 		if e.cfg.Setup == SetupAuto && e.ownsTable(ctx) {
 			return checkup.Odd(text+"; the daemon will see to it", strings.Join(sql, " "))
 		}
-		return checkup.Bad(text, "slotsetup apply, or as the table's owner: "+strings.Join(sql, " "))
+		return checkup.Bad(text, strings.Join(sql, " ")+" -- as the table's owner; or: slotsetup apply")
 	})
 }
 
@@ -274,11 +290,14 @@ func (e *examination) slot(ctx context.Context) {
 		}
 		if bound == "-1" {
 			return checkup.Odd("the server lets a slot hold back any amount of log while no daemon runs",
-				"ALTER SYSTEM SET max_slot_wal_keep_size = '16GB'; SELECT pg_reload_conf();")
+				boundStep)
 		}
 		return checkup.Good(bound)
 	})
 }
+
+// boundStep bounds what a slot holds back while nobody reads from it: twice what the daemon lets it by default.
+const boundStep = "ALTER SYSTEM SET max_slot_wal_keep_size = '16GB'; SELECT pg_reload_conf();"
 
 // usable judges the slot: there, or to be made, and nobody else's.
 func (e *examination) usable(ctx context.Context) checkup.Finding {
@@ -291,11 +310,11 @@ func (e *examination) usable(ctx context.Context) checkup.Finding {
 	}
 	switch {
 	case !e.held.exists && e.cfg.Setup == SetupNever:
-		return checkup.Bad("slot "+e.cfg.Slot+" does not exist, and source.setup is never", "slotsetup apply, or "+slotStep(e.cfg).SQL)
+		return checkup.Bad("slot "+e.cfg.Slot+" does not exist, and source.setup is never", slotStep(e.cfg).SQL+" -- or: slotsetup apply")
 	case !e.held.exists:
 		return checkup.Good("slot " + e.cfg.Slot + " does not exist; the daemon makes it")
 	case e.held.lost:
-		return checkup.Odd("slot "+e.cfg.Slot+" was invalidated; the daemon makes it again", "raise max_slot_wal_keep_size, or find why nobody read from it")
+		return checkup.Odd("slot "+e.cfg.Slot+" was invalidated; the daemon makes it again", boundStep+" -- or more; and find why nobody read from it")
 	case e.held.activePID == 0:
 		return checkup.Good("slot " + e.cfg.Slot + " is there, and free")
 	}
@@ -304,7 +323,7 @@ func (e *examination) usable(ctx context.Context) checkup.Finding {
 	if strings.Contains(by, fmt.Sprintf("%q", ours[:min(len(ours), longestName)])) {
 		return checkup.Good("slot " + e.cfg.Slot + " is held by a daemon: " + by)
 	}
-	return checkup.Bad("slot "+e.cfg.Slot+" is held by somebody else: "+by, "name another slot in source.slot, or end that connection")
+	return checkup.Bad("slot "+e.cfg.Slot+" is held by somebody else: "+by, fmt.Sprintf("SELECT pg_terminate_backend(%d); -- or name another slot in source.slot", e.held.activePID))
 }
 
 // longestName is what the server keeps of a connection's name, in bytes (NAMEDATALEN - 1).
@@ -318,7 +337,7 @@ func (e *examination) room(ctx context.Context, setting, count string, needed in
 	}
 	text := fmt.Sprintf("%d of %d in use", used, limit)
 	if limit-used < needed {
-		return checkup.Bad(text, fmt.Sprintf("ALTER SYSTEM SET %s = %d; and restart the server", setting, limit+slices.Max([]int{needed, 5})))
+		return checkup.Bad(text, fmt.Sprintf("ALTER SYSTEM SET %s = %d; -- and restart the server", setting, limit+slices.Max([]int{needed, 5})))
 	}
 	return checkup.Good(text)
 }

@@ -3,6 +3,7 @@ package migrations
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -65,7 +66,7 @@ func (v *visit) schema(ctx context.Context) {
 	v.sheet.Check(ctx, "schema", []string{"version"}, func(ctx context.Context) checkup.Finding {
 		var err error
 		if v.found, err = look(ctx, v.conn, v.opts); err != nil {
-			return checkup.Bad(err.Error(), "tiffin migrate --print --role ROLE, for a DBA")
+			return checkup.Bad(err.Error(), v.migrate())
 		}
 		if v.found.version == v.found.known {
 			return checkup.Good(fmt.Sprintf("tiffin, version %d", v.found.version))
@@ -85,7 +86,7 @@ func (v *visit) schema(ctx context.Context) {
 
 // toBeMade judges something that is missing: the daemon makes it if it is to, and may.
 func (v *visit) toBeMade(ctx context.Context, text, may string, args ...any) checkup.Finding {
-	const fix = "tiffin migrate, or for a DBA: tiffin migrate --print --role ROLE | psql -X -v ON_ERROR_STOP=1 DATABASE"
+	fix := v.migrate()
 	if !v.migrates {
 		return checkup.Bad(text+", and feedback.migrate is false", fix)
 	}
@@ -97,6 +98,13 @@ func (v *visit) toBeMade(ctx context.Context, text, may string, args ...any) che
 		return checkup.Bad(text+", and role "+v.conn.Config().User+" may not make it", fix)
 	}
 	return checkup.Odd(text+"; the daemon makes it", fix)
+}
+
+// migrate is the command that makes what is missing, and the same for a DBA, where the daemon's role may not.
+func (v *visit) migrate() string {
+	config := v.conn.Config()
+	return fmt.Sprintf("tiffin migrate, or for a DBA: tiffin migrate --print --role %s | psql -X -v ON_ERROR_STOP=1 -h %s -p %d -d %s",
+		checkup.Word(config.User), checkup.Word(config.Host), config.Port, checkup.Word(config.Database))
 }
 
 func (v *visit) table(ctx context.Context) {
@@ -111,25 +119,29 @@ func (v *visit) table(ctx context.Context) {
 	}
 	v.sheet.Check(ctx, "columns", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
 		columns, err := readColumns(ctx, v.conn, v.opts.FeedbackTable)
-		if err == nil {
-			err = checkColumns(name, columns)
+		if err != nil {
+			return checkup.Bad(err.Error(), "try again")
 		}
-		return verdictOf(err, "all that the contract names, of types that fit")
+		return v.verdictOf(checkColumns(name, columns), "all that the contract names, of types that fit")
 	}))
 	v.sheet.Check(ctx, "rights", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
 		lacking, err := checkRights(ctx, v.conn, v.opts.FeedbackTable)
-		if err == nil {
-			err = lacking
+		if err != nil {
+			return checkup.Bad(err.Error(), "try again")
 		}
-		return verdictOf(err, "role "+v.conn.Config().User+" may do all that is needed")
+		return v.verdictOf(lacking, "role "+v.conn.Config().User+" may do all that is needed")
 	}))
 	v.sheet.Check(ctx, "indexes", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
-		return v.costly(ctx, "an index costs about a quarter of the insert rate", "DROP INDEX, unless it is needed",
-			"SELECT i.indexrelid::regclass::text FROM pg_index i WHERE i.indrelid = $1::regclass AND NOT i.indisprimary ORDER BY 1")
+		return v.costly(ctx, "an index costs about a quarter of the insert rate", `
+			SELECT i.indexrelid::regclass::text, 
+				CASE WHEN c.conname IS NULL THEN format('DROP INDEX %s;', i.indexrelid::regclass) ELSE format('ALTER TABLE %s DROP CONSTRAINT %I;', i.indrelid::regclass, c.conname) END
+			FROM pg_index i LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.conrelid = i.indrelid AND c.contype IN ('u', 'x')
+			WHERE i.indrelid = $1::regclass AND NOT i.indisprimary ORDER BY 1`)
 	}))
 	v.sheet.Check(ctx, "triggers", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
-		return v.costly(ctx, "a trigger runs for each delivery, and a row that it refuses stops the stream", "DROP TRIGGER, unless it is needed",
-			"SELECT t.tgname::text FROM pg_trigger t WHERE t.tgrelid = $1::regclass AND NOT t.tgisinternal ORDER BY 1")
+		return v.costly(ctx, "a trigger runs for each delivery, and a row that it refuses stops the stream", `
+			SELECT t.tgname::text, format('DROP TRIGGER %I ON %s;', t.tgname, t.tgrelid::regclass)
+			FROM pg_trigger t WHERE t.tgrelid = $1::regclass AND NOT t.tgisinternal ORDER BY 1`)
 	}))
 	v.sheet.Check(ctx, "row_security", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
 		var active bool
@@ -145,12 +157,12 @@ func (v *visit) table(ctx context.Context) {
 }
 
 // verdictOf splits an error of several lines, each of which ends with its fix, at the last colon that
-// begins a statement or a command.
-func verdictOf(err error, good string) checkup.Finding {
+// begins a statement.
+func (v *visit) verdictOf(err error, good string) checkup.Finding {
 	if err == nil {
 		return checkup.Good(good)
 	}
-	var texts, fixes []string
+	var texts, statements, others []string
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		text, fix := line, ""
 		for _, begins := range []string{": ALTER ", ": GRANT "} {
@@ -159,25 +171,42 @@ func verdictOf(err error, good string) checkup.Finding {
 			}
 		}
 		texts = append(texts, text)
-		if fix != "" {
-			fixes = append(fixes, fix+";")
+		statement, other, _ := strings.Cut(fix, ", or ")
+		if statement != "" {
+			statements = append(statements, statement+";")
+		}
+		if other != "" && !slices.Contains(others, other) {
+			others = append(others, other)
 		}
 	}
-	return checkup.Bad(strings.Join(texts, "; "), strings.Join(fixes, " "))
+	fix := strings.Join(statements, " ")
+	switch {
+	case fix == "":
+		fix = "name another table in feedback.table; the one that is wanted: tiffin migrate --print --role " + checkup.Word(v.conn.Config().User)
+	case len(others) > 0:
+		fix += " -- or " + strings.Join(others, ", or ")
+	}
+	return checkup.Bad(strings.Join(texts, "; "), fix)
 }
 
-// costly warns of things on the table that make each delivery dearer.
-func (v *visit) costly(ctx context.Context, why, fix, query string) checkup.Finding {
+// costly warns of things on the table that make each delivery dearer. The query gives their names, and
+// the statements that remove them.
+func (v *visit) costly(ctx context.Context, why, query string) checkup.Finding {
 	rows, err := v.conn.Query(ctx, query, v.opts.FeedbackTable.Sanitize())
 	if err != nil {
 		return checkup.Bad(err.Error(), "try again")
 	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	var names, statements []string
+	var name, statement string
+	_, err = pgx.ForEachRow(rows, []any{&name, &statement}, func() error {
+		names, statements = append(names, name), append(statements, statement)
+		return nil
+	})
 	switch {
 	case err != nil:
 		return checkup.Bad(err.Error(), "try again")
 	case len(names) > 0:
-		return checkup.Odd(strings.Join(names, ", ")+": "+why, fix)
+		return checkup.Odd(strings.Join(names, ", ")+": "+why, strings.Join(statements, " ")+" -- unless needed")
 	}
 	return checkup.Good("none that cost")
 }

@@ -62,11 +62,11 @@ func (v *visit) network(ctx context.Context) {
 		f, v.answer = checkup.Dial(ctx, v.answer, "kafka.brokers")
 		return f
 	})
-	v.sheet.Check(ctx, "tls", []string{"tcp"}, func(ctx context.Context) checkup.Finding { return checkup.AnyOf(v.tls(ctx, v.answer)) })
+	v.sheet.Check(ctx, "tls", []string{"tcp"}, func(ctx context.Context) checkup.Finding { return checkup.AnyOf(v.tls(ctx, v.answer, "kafka.brokers")) })
 }
 
 // tls judges the certificates of the addresses that answer; which of them a client comes to is chance.
-func (v *visit) tls(ctx context.Context, addresses []string) (found []checkup.Finding) {
+func (v *visit) tls(ctx context.Context, addresses []string, setting string) (found []checkup.Finding) {
 	for _, address := range addresses {
 		host, _, _ := net.SplitHostPort(address) // dns has judged it
 		if !v.k.TLS.Enabled {
@@ -83,10 +83,10 @@ func (v *visit) tls(ctx context.Context, addresses []string) (found []checkup.Fi
 		config.ServerName = host
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 		if err != nil {
-			found = append(found, checkup.Bad(err.Error(), "try again"))
+			found = append(found, checkup.Bad(err.Error(), "try again: "+checkup.Probe(address)))
 			continue
 		}
-		found = append(found, checkup.Handshake(ctx, conn, config, "kafka.tls.ca_file", v.sheet.Now()))
+		found = append(found, checkup.Handshake(ctx, conn, config, checkup.Peer{Setting: setting, Authority: "kafka.tls.ca_file"}, v.sheet.Now()))
 	}
 	return found
 }
@@ -127,7 +127,12 @@ func (v *visit) login(ctx context.Context, unmade error) checkup.Finding {
 		req.Topics = append(req.Topics, t)
 	}
 	var err error
-	if v.meta, err = req.RequestWith(ctx, v.cl); err != nil {
+	v.meta, err = req.RequestWith(ctx, v.cl)
+	if errors.Is(err, kerr.SaslAuthenticationFailed) && strings.HasPrefix(v.k.SASL.Mechanism, "SCRAM-") {
+		return checkup.Bad("log in: "+err.Error(), kafkaRemedy(err)+"; or set the password: "+
+			v.command("configs", "--alter", "--entity-type", "users", "--entity-name", v.k.SASL.Username, "--add-config", v.k.SASL.Mechanism+"=[password=…]"))
+	}
+	if err != nil {
 		return v.fault("log in", err)
 	}
 	if v.k.SASL.Mechanism == "" {
@@ -150,7 +155,7 @@ func (v *visit) advertised(ctx context.Context) checkup.Finding {
 		}
 	}
 	if v.k.TLS.Enabled {
-		if f := checkup.AllOf(v.tls(ctx, addresses)); f.Verdict == checkup.Fail {
+		if f := checkup.AllOf(v.tls(ctx, addresses, setting)); f.Verdict == checkup.Fail {
 			return f
 		}
 	}
@@ -200,12 +205,12 @@ func (v *visit) topics(ctx context.Context) {
 			}
 		}
 		if err != nil {
-			return checkup.Odd("may not be read, so limits of the brokers are not judged: "+err.Error(), "grant DescribeConfigs on the cluster, for the doctor only")
+			return checkup.Odd("may not be read, so limits of the brokers are not judged: "+err.Error(), v.grant("DescribeConfigs", "--cluster")+" # for the doctor only")
 		}
 		return checkup.Good("read from broker " + id)
 	})
-	for _, t := range []struct{ what, name string }{{"input", v.k.Input}, {"output", v.k.Output}, {"dead_letter", v.k.DeadLetter}} {
-		v.sheet.Check(ctx, "topic_"+t.what, []string{"login"}, func(ctx context.Context) checkup.Finding { return v.topic(ctx, t.name) })
+	for _, t := range []struct{ what, name, operation string }{{"input", v.k.Input, "Read"}, {"output", v.k.Output, "Write"}, {"dead_letter", v.k.DeadLetter, "Write"}} {
+		v.sheet.Check(ctx, "topic_"+t.what, []string{"login"}, func(ctx context.Context) checkup.Finding { return v.topic(ctx, t.name, t.operation) })
 	}
 }
 
@@ -218,9 +223,10 @@ func (v *visit) metadata(name string) *kmsg.MetadataResponseTopic {
 	return &v.meta.Topics[i]
 }
 
-func (v *visit) topic(ctx context.Context, name string) checkup.Finding {
+// topic judges a topic on which operation is needed, which implies Describe.
+func (v *visit) topic(ctx context.Context, name, operation string) checkup.Finding {
 	t := v.metadata(name)
-	create := fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions N", v.k.Brokers[0], name)
+	create := v.create(name)
 	creates, known := v.broker["auto.create.topics.enable"]
 	switch err := kerr.ErrorForCode(t.ErrorCode); {
 	case errors.Is(err, kerr.UnknownTopicOrPartition) && creates == "true":
@@ -230,19 +236,19 @@ func (v *visit) topic(ctx context.Context, name string) checkup.Finding {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return checkup.Bad("topic "+name+" does not exist", create)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return checkup.Bad("topic "+name+" may not be described, or does not exist", v.grant("Describe", "--topic "+name))
+		return checkup.Bad("topic "+name+" may not be described, or does not exist", v.grant(operation, "--topic", name))
 	case err != nil:
 		return v.fault("topic "+name, err)
 	}
 	if leaderless(t) != nil {
-		return checkup.Bad(leaderless(t).Error(), "bring its brokers back: "+describeCommand(v.k, name))
+		return checkup.Bad(leaderless(t).Error(), "bring its brokers back: "+v.command("topics", "--describe", "--topic", name))
 	}
 	if f := v.inSync(ctx, t); name != v.k.Input && f.Verdict == checkup.Fail {
 		return f
 	}
 	text := fmt.Sprintf("%s, %d partitions, %d replicas", name, len(t.Partitions), len(t.Partitions[0].Replicas))
 	if len(t.Partitions[0].Replicas) == 1 && len(v.meta.Brokers) > 1 {
-		return checkup.Odd(text+": one broker's disk is all that holds it", "kafka-reassign-partitions.sh, to three replicas")
+		return checkup.Odd(text+": one broker's disk is all that holds it", v.spread(t))
 	}
 	return checkup.Good(text)
 }
@@ -257,22 +263,10 @@ func (v *visit) inSync(ctx context.Context, t *kmsg.MetadataResponseTopic) check
 	}
 	text := fmt.Sprintf("topic %s: partition %d has %d replicas in sync, min.insync.replicas is %d", *t.Topic, least.Partition, len(least.ISR), need)
 	if len(least.Replicas) < need {
-		return checkup.Bad(text+fmt.Sprintf(", of %d that there are", len(least.Replicas)), fmt.Sprintf(
-			"kafka-configs.sh --bootstrap-server %s --alter --topic %s --add-config min.insync.replicas=%d, or give it more replicas", v.k.Brokers[0], *t.Topic, len(least.Replicas)))
+		return checkup.Bad(text+fmt.Sprintf(", of %d that there are", len(least.Replicas)),
+			v.command("configs", "--alter", "--topic", *t.Topic, "--add-config", fmt.Sprintf("min.insync.replicas=%d", len(least.Replicas)))+" # or give it more replicas")
 	}
-	return checkup.Bad(text, "bring the missing brokers back: "+describeCommand(v.k, *t.Topic))
-}
-
-func describeCommand(k *KafkaConfig, topic string) string {
-	return fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --describe --topic %s", k.Brokers[0], topic)
-}
-
-func (v *visit) grant(operation, resource string) string {
-	user := v.k.SASL.Username
-	if user == "" {
-		user = "USER"
-	}
-	return fmt.Sprintf("kafka-acls.sh --bootstrap-server %s --add --allow-principal User:%s --operation %s %s", v.k.Brokers[0], user, operation, resource)
+	return checkup.Bad(text, "bring the missing brokers back: "+v.command("topics", "--describe", "--topic", *t.Topic))
 }
 
 // The bits of authorized operations (KIP-430; AclOperation's codes).
@@ -302,10 +296,10 @@ func (v *visit) right(ctx context.Context, verb, what, name string, bit int, ope
 	v.sheet.Check(ctx, "may_"+verb+"_"+what, []string{"topic_" + what}, func(context.Context) checkup.Finding {
 		t := v.metadata(name)
 		if t.ErrorCode != 0 {
-			return checkup.Odd("not known before topic "+name+" exists", v.grant(operation, "--topic "+name))
+			return checkup.Odd("not known before topic "+name+" exists", v.grant(operation, "--topic", name))
 		}
 		if !allowed(t.AuthorizedOperations, bit) {
-			return checkup.Bad("no right to "+verb+" topic "+name, v.grant(operation, "--topic "+name))
+			return checkup.Bad("no right to "+verb+" topic "+name, v.grant(operation, "--topic", name))
 		}
 		return checkup.Good("topic " + name)
 	})
@@ -322,7 +316,7 @@ func (v *visit) group(ctx context.Context) checkup.Finding {
 		}
 		return err
 	})
-	read := v.grant("Read", "--group "+v.k.Group)
+	read := v.grant("Read", "--group", v.k.Group)
 	switch {
 	case errors.Is(err, kerr.GroupIDNotFound): // since version 6 of the request: nobody has joined yet
 		return checkup.Good(v.k.Group + " is new")
@@ -341,29 +335,32 @@ func (v *visit) group(ctx context.Context) checkup.Finding {
 	return checkup.Good(fmt.Sprintf("%s, state %s, %d members", v.k.Group, strings.ToLower(g.State), len(g.Members)))
 }
 
-// transactionalID asks for the state of an id. That needs Describe only, which Write implies: whether
-// Write was granted shows without a change only so far.
+// noProducer is the id of no producer: the brokers give them from 0.
+const noProducer = -1
+
+// transactionalID asks for the abort of a transaction that nobody has begun, by an id that no process
+// forms. The brokers look for Write on the id first (KafkaApis.handleEndTxnRequest), then for the
+// producer, and change nothing. To ask for the state of the id would need Describe only.
 func (v *visit) transactionalID(ctx context.Context) checkup.Finding {
-	id := v.k.Group + "-doctor"
-	req := kmsg.NewPtrDescribeTransactionsRequest()
-	req.TransactionalIDs = []string{id}
+	req := kmsg.NewPtrEndTxnRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch = v.k.Group+"."+v.k.Process+".doctor", noProducer, noProducer
 	err := patiently(ctx, func() error {
 		resp, err := req.RequestWith(ctx, v.cl)
-		if err == nil && len(resp.TransactionStates) == 1 {
-			err = kerr.ErrorForCode(resp.TransactionStates[0].ErrorCode)
+		if err == nil {
+			err = kerr.ErrorForCode(resp.ErrorCode)
 		}
 		return err
 	})
 	switch {
-	case err == nil, errors.Is(err, kerr.TransactionalIDNotFound):
+	case errors.Is(err, kerr.InvalidProducerIDMapping):
 		return checkup.Good("ids with the prefix " + v.k.Group + " may be used")
 	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
-		return checkup.Bad("no right to transactional ids with the prefix "+v.k.Group,
-			v.grant("Write", "--transactional-id "+v.k.Group+" --resource-pattern-type prefixed"))
-	case errors.Is(err, kerr.UnsupportedVersion), errors.Is(err, kerr.UnknownServerError):
-		return checkup.Odd("the brokers are too old to tell without a change", v.grant("Write", "--transactional-id "+v.k.Group+" --resource-pattern-type prefixed"))
+		return checkup.Bad("no right to write by transactional ids with the prefix "+v.k.Group,
+			v.grant("Write", "--transactional-id", v.k.Group, "--resource-pattern-type", "prefixed"))
+	case err == nil:
+		err = errors.New("the broker takes the end of a transaction that nobody began")
 	}
-	return v.fault("transactional id "+id, err)
+	return v.fault("transactional id "+req.TransactionalID, err)
 }
 
 func (v *visit) limits(ctx context.Context) {
@@ -373,9 +370,9 @@ func (v *visit) limits(ctx context.Context) {
 			text := fmt.Sprintf("transaction.max.timeout.ms is %d", longest)
 			switch {
 			case !known:
-				return checkup.Odd("transaction.max.timeout.ms is not known", "see the brokers' settings: "+transactionTimeout.String()+" are needed")
+				return checkup.Odd("transaction.max.timeout.ms is not known", v.limit("transaction.max.timeout.ms")+fmt.Sprintf(" # %d are needed", transactionTimeout.Milliseconds()))
 			case longest < transactionTimeout.Milliseconds():
-				return checkup.Bad(text, fmt.Sprintf("transaction.max.timeout.ms=%d or more on the brokers", transactionTimeout.Milliseconds()))
+				return checkup.Bad(text, timeoutFix())
 			}
 			return checkup.Good(text)
 		})
@@ -392,9 +389,9 @@ func (v *visit) sessionTimeout() checkup.Finding {
 	text := fmt.Sprintf("kafka.session_timeout is %s, the brokers take %d to %d ms", v.k.SessionTimeout, least, most)
 	switch {
 	case !lower || !upper:
-		return checkup.Odd("group.min.session.timeout.ms and group.max.session.timeout.ms are not known", fmt.Sprintf("see the brokers' settings: %d ms must be between them", asked))
+		return checkup.Odd("group.min.session.timeout.ms and group.max.session.timeout.ms are not known", v.limit("group.*.session.timeout.ms")+fmt.Sprintf(" # %d must be between them", asked))
 	case asked < least || asked > most:
-		return checkup.Bad(text, "choose kafka.session_timeout between them, or change the brokers' bounds")
+		return checkup.Bad(text, "choose kafka.session_timeout between them, or group.min.session.timeout.ms and group.max.session.timeout.ms in the brokers' server.properties, and restart them")
 	}
 	return checkup.Good(text)
 }
@@ -414,18 +411,18 @@ func (v *visit) sizes(ctx context.Context) checkup.Finding {
 	names := []string{v.k.Input, v.k.Output, v.k.DeadLetter}
 	for _, name := range names {
 		if v.metadata(name).ErrorCode != 0 {
-			return checkup.Odd("not known before topic "+name+" exists", "create it")
+			return checkup.Odd("not known before topic "+name+" exists", v.create(name))
 		}
 	}
 	sizes, err := messageLimits(ctx, v.cl, names...)
 	if err != nil {
-		return checkup.Odd("the topics' settings may not be read, so max.message.bytes is taken for the default: "+err.Error(), v.grant("DescribeConfigs", "--topic "+v.k.Output))
+		return checkup.Odd("the topics' settings may not be read, so max.message.bytes is taken for the default: "+err.Error(), v.grant("DescribeConfigs", "--topic", names[0], "--topic", names[1], "--topic", names[2]))
 	}
 	text := fmt.Sprintf("max.message.bytes: input %d, output %d, dead letters %d", sizes[0], sizes[1], sizes[2])
 	for i, name := range names[1:] {
 		if want := sizes[0] + int32((1-i)*deliveryRoom); sizes[i+1] < want {
-			return checkup.Odd(text+": a campaign may be too large for "+name, fmt.Sprintf(
-				"kafka-configs.sh --bootstrap-server %s --alter --topic %s --add-config max.message.bytes=%d", v.k.Brokers[0], name, want))
+			return checkup.Odd(text+": a campaign may be too large for "+name,
+				v.command("configs", "--alter", "--topic", name, "--add-config", fmt.Sprintf("max.message.bytes=%d", want)))
 		}
 	}
 	return checkup.Good(text)

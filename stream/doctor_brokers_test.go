@@ -1,7 +1,11 @@
 package stream_test
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -12,10 +16,24 @@ import (
 	"example.com/tiffin/stream"
 )
 
+// lines are what the doctor says of each check.
+func (r *rig) lines(k stream.KafkaConfig) map[string]checkup.Line {
+	r.t.Helper()
+	lines := map[string]checkup.Line{}
+	sheet := checkup.NewSheet(func(l checkup.Line) {
+		lines[l.Check] = l
+		r.t.Logf("%+v", l)
+	})
+	if err := stream.Examine(r.t.Context(), k, stream.ExactlyOnce, sheet); err != nil {
+		r.t.Fatal(err)
+	}
+	return lines
+}
+
 // examined returns the checks that fail, and those that are worth a warning.
 func (r *rig) examined(k stream.KafkaConfig) (fails, warns []string) {
 	r.t.Helper()
-	sheet := checkup.NewSheet(func(l checkup.Line) {
+	for _, l := range r.lines(k) {
 		switch l.Verdict {
 		case checkup.Fail:
 			fails = append(fails, l.Check)
@@ -23,10 +41,6 @@ func (r *rig) examined(k stream.KafkaConfig) (fails, warns []string) {
 			warns = append(warns, l.Check)
 		default:
 		}
-		r.t.Logf("%+v", l)
-	})
-	if err := stream.Examine(r.t.Context(), k, stream.ExactlyOnce, sheet); err != nil {
-		r.t.Fatal(err)
 	}
 	return fails, warns
 }
@@ -34,6 +48,7 @@ func (r *rig) examined(k stream.KafkaConfig) (fails, warns []string) {
 // doctorBesideAKilledBroker: one of three seeds is away, which hurts nobody; a partition that only it
 // held, and a topic that wants all three, are what a start would wait for.
 func doctorBesideAKilledBroker(t *testing.T, k *devstack.Kafka) { //nolint:thelper // a case of its own
+	doctorSpreadsATopic(t, k)
 	r := newRigOn(t, k, 2, nil)
 	alone, strict := servers.Unique(t, "alone"), servers.Unique(t, "strict")
 	if _, err := kadm.NewClient(r.admin).CreateTopic(t.Context(), 6, 1, nil, alone); err != nil { // two partitions a broker
@@ -61,4 +76,41 @@ func doctorBesideAKilledBroker(t *testing.T, k *devstack.Kafka) { //nolint:thelp
 	if err := k.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// doctorSpreadsATopic: what only one broker holds is on three once its command has run.
+func doctorSpreadsATopic(t *testing.T, k *devstack.Kafka) { //nolint:thelper // a case of its own
+	r := newRigOn(t, k, 1, nil)
+	narrow := servers.Unique(t, "narrow")
+	if _, err := kadm.NewClient(r.admin).CreateTopic(t.Context(), 4, 1, nil, narrow); err != nil {
+		t.Fatal(err)
+	}
+	config := r.cfg.Kafka
+	config.Input = narrow
+	var lines map[string]checkup.Line
+	r.eventually("a topic on one broker", func() bool {
+		lines = r.lines(config)
+		return lines["kafka.topic_input"].Verdict == checkup.Warn
+	})
+	dir := t.TempDir()
+	if err := k.WriteScripts(dir); err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile(filepath.Join(dir, "kafka-topics.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(script), "org.apache.kafka.tools.TopicCommand", "org.apache.kafka.tools.reassign.ReassignPartitionsCommand", 1)
+	if err := os.WriteFile(filepath.Join(dir, "kafka-reassign-partitions.sh"), []byte(text), 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", lines["kafka.topic_input"].Fix)
+	cmd.Dir, cmd.Env = dir, []string{"PATH=" + dir + ":" + os.Getenv("PATH")}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", lines["kafka.topic_input"].Fix, err, out)
+	}
+	r.eventually("a topic on three brokers", func() bool {
+		l := r.lines(config)["kafka.topic_input"]
+		return l.Verdict == checkup.OK && strings.Contains(l.Text, "4 partitions, 3 replicas")
+	})
 }

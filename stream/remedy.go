@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"example.com/tiffin/internal/checkup"
 )
 
 // withRemedy adds to the error that ended a session what an operator can do, where the cause
@@ -31,17 +33,16 @@ func withRemedy(err error) error {
 // where the cause does not tell.
 func FeedbackRemedy(err error) string {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		if attempt, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+			return checkup.Admission(pg.Code, attempt.Config, "feedback.dsn")
+		}
 		switch pg.Code {
-		case "28000", "28P01":
-			return "check user and password in feedback.dsn (or PGUSER, PGPASSWORD), and the server's pg_hba.conf"
-		case "3D000":
-			return "name an existing database in feedback.dsn"
 		case "42501":
-			return "have a DBA run what `tiffin migrate --print --role ROLE` shows"
+			return "have a DBA run: tiffin migrate --print --role ROLE | psql -X -v ON_ERROR_STOP=1 DATABASE"
 		case "55P03":
 			return "end the transaction that holds the lock: SELECT * FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation IS NOT NULL"
 		case "57014":
-			return "raise statement_timeout of the role or database (ALTER ROLE … SET statement_timeout), or set it in feedback.dsn"
+			return "raise statement_timeout, as the daemon's role: ALTER ROLE CURRENT_USER SET statement_timeout = 0; or set it in feedback.dsn"
 		case "53100":
 			return "make room on the server's disk"
 		case "25006":
@@ -55,7 +56,7 @@ func FeedbackRemedy(err error) string {
 	case untrusted(err):
 		return "give the authority's certificate as sslrootcert in feedback.dsn, and as host the name that the certificate is for"
 	case undialled(err):
-		return "start the server, or correct host and port in feedback.dsn"
+		return "start the server, or correct host and port in feedback.dsn" + tried(err)
 	}
 	return ""
 }
@@ -69,16 +70,16 @@ func kafkaRemedy(err error) string {
 		{kerr.SaslAuthenticationFailed, "check kafka.sasl.username, kafka.sasl.password and kafka.sasl.mechanism"},
 		{kerr.UnsupportedSaslMechanism, "name a mechanism in kafka.sasl.mechanism that the brokers offer"},
 		{kerr.IllegalSaslState, "name the mechanism that the brokers' listener wants in kafka.sasl.mechanism"},
-		{kerr.TopicAuthorizationFailed, "grant Read and Describe on kafka.input, Write and Describe on kafka.output and kafka.dead_letter; a topic that is missing looks the same without these"},
-		{kerr.GroupAuthorizationFailed, "grant Read on the group of kafka.group"},
-		{kerr.InvalidTransactionTimeout, "raise transaction.max.timeout.ms of the brokers to a minute or more"},
+		{kerr.TopicAuthorizationFailed, "grant Read and Describe on kafka.input, Write and Describe on kafka.output and kafka.dead_letter; a topic that is missing looks the same without these" + commandsShown},
+		{kerr.GroupAuthorizationFailed, "grant Read on the group of kafka.group" + commandsShown},
+		{kerr.InvalidTransactionTimeout, timeoutFix()},
 		{kerr.ProducerFenced, fencedFix},
 		{kerr.InvalidProducerEpoch, fencedFix},
 		{kerr.InvalidTxnState, fencedFix}, // to the end of a transaction that the broker has aborted
-		{kerr.MessageTooLarge, "none needed: the topic's limit is asked for anew, and a campaign that is too large for it becomes a dead letter; to have it delivered raise max.message.bytes"},
+		{kerr.MessageTooLarge, "none needed: the topic's limit is asked for anew, and a campaign that is too large for it becomes a dead letter; to have it delivered raise max.message.bytes" + commandsShown},
 		{kerr.OffsetOutOfRange, "none for what is gone, which the next lines name: raise retention.ms or retention.bytes of the input topic above the longest stay that campaigns may have in it"},
 		{kerr.InconsistentGroupProtocol, "another program with another way to share partitions is in the group: name one of tiffin's own in kafka.group"},
-		{kerr.TransactionalIDAuthorizationFailed, "grant Write on the transactional ids that begin with kafka.group (resource pattern type prefixed)"},
+		{kerr.TransactionalIDAuthorizationFailed, "grant Write on the transactional ids that begin with kafka.group (resource pattern type prefixed)" + commandsShown},
 	} {
 		if errors.Is(err, known.cause) {
 			return known.fix
@@ -91,9 +92,26 @@ func kafkaRemedy(err error) string {
 	case untrusted(err):
 		return "give the authority's certificate as kafka.tls.ca_file, and in kafka.brokers the name that the certificate is for"
 	case undialled(err):
-		return "start the brokers, or correct kafka.brokers"
+		return "start the brokers, or correct kafka.brokers" + tried(err)
 	}
 	return ""
+}
+
+// commandsShown is for what takes the settings' names.
+const commandsShown = ": tiffin doctor prints the command"
+
+// timeoutFix is no command: the brokers read the setting at their start only.
+func timeoutFix() string {
+	return fmt.Sprintf("transaction.max.timeout.ms=%d or more in the brokers' server.properties, and restart them", transactionTimeout.Milliseconds())
+}
+
+// tried is the command that tries the address that was dialled.
+func tried(err error) string {
+	dial, ok := errors.AsType[*net.OpError](err)
+	if !ok || dial.Addr == nil {
+		return ""
+	}
+	return ": " + checkup.Probe(dial.Addr.String())
 }
 
 // fencedFix is for a producer whose epoch is over: after a time-out of its transaction, or

@@ -38,7 +38,7 @@ func Dial(ctx context.Context, addresses []string, setting string) (f Finding, a
 	for _, address := range addresses {
 		conn, err := dial(ctx, address)
 		if err != nil {
-			found = append(found, Bad(err.Error(), fmt.Sprintf("start the server, open the firewall, or correct %s: %s", setting, probe(address))))
+			found = append(found, Bad(err.Error(), fmt.Sprintf("start the server, open the firewall, or correct %s: %s", setting, Probe(address))))
 			continue
 		}
 		_ = conn.Close() // only whether it came about counts
@@ -47,13 +47,24 @@ func Dial(ctx context.Context, addresses []string, setting string) (f Finding, a
 	return AnyOf(found), answer
 }
 
-// probe is a command that tries an address.
-func probe(address string) string {
+// Probe is a command that tries an address (HOST:PORT).
+func Probe(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return "nc -vz " + address
+		return "nc -vz " + Word(address)
 	}
-	return "nc -vz " + host + " " + port
+	return "nc -vz " + Word(host) + " " + Word(port)
+}
+
+// Word quotes a word of a command for a POSIX shell, where it needs that.
+func Word(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.,:/=@%+", r)
+	}
+	if word != "" && !strings.ContainsFunc(word, func(r rune) bool { return !plain(r) }) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // AnyOf is the answer for several servers of which one suffices: those that do not serve are worth a
@@ -95,43 +106,63 @@ func dial(ctx context.Context, address string) (net.Conn, error) {
 // expiryWarning is how long before a certificate's end an operator should hear of it.
 const expiryWarning = 14 * 24 * time.Hour
 
-// Handshake judges a TLS handshake over conn, which it closes. authority is the setting that names the
-// trusted certificates.
-func Handshake(ctx context.Context, conn net.Conn, config *tls.Config, authority string, now time.Time) Finding {
+// Peer is a server of which a certificate is expected.
+type Peer struct {
+	Setting   string // the setting that names it
+	Authority string // the setting that names the trusted certificates
+	StartTLS  string // the protocol by which it is asked for TLS, as openssl knows it; empty: none
+}
+
+// client is a command that shakes hands with the server as this program does.
+func (p Peer) client(address string) string {
+	command := "openssl s_client -connect " + address
+	if p.StartTLS != "" {
+		command += " -starttls " + p.StartTLS
+	}
+	return command
+}
+
+// renew names what is to be renewed, and a command that shows it.
+func (p Peer) renew(address string) string {
+	return "renew the server's certificate; it serves: " + p.client(address) + " </dev/null | openssl x509 -noout -subject -dates"
+}
+
+// Handshake judges a TLS handshake with the peer over conn, which it closes.
+func Handshake(ctx context.Context, conn net.Conn, config *tls.Config, peer Peer, now time.Time) Finding {
 	defer func() { _ = conn.Close() }() // only the handshake counts
+	address := conn.RemoteAddr().String()
 	secured := tls.Client(conn, config)
 	err := secured.HandshakeContext(ctx)
-	if f, judged := certificateFault(err, authority); judged {
+	if f, judged := certificateFault(err, peer, address); judged {
 		return f
 	}
 	if err != nil {
-		return Bad("TLS handshake with "+conn.RemoteAddr().String()+": "+err.Error(),
-			"does the server speak TLS at this port? openssl s_client -connect "+conn.RemoteAddr().String())
+		return Bad("TLS handshake with "+address+": "+err.Error(), "does the server speak TLS at this port? "+peer.client(address))
 	}
 	state := secured.ConnectionState()
 	leaf := state.PeerCertificates[0]
 	text := fmt.Sprintf("%s, certificate of %s, valid until %s", tls.VersionName(state.Version), subject(leaf), leaf.NotAfter.UTC().Format(time.DateOnly))
 	if leaf.NotAfter.Sub(now) < expiryWarning {
-		return Odd(text, "renew the server's certificate")
+		return Odd(text, peer.renew(address))
 	}
 	return Good(text)
 }
 
 // certificateFault names the certificate and what does not fit.
-func certificateFault(err error, authority string) (Finding, bool) {
+func certificateFault(err error, peer Peer, address string) (Finding, bool) {
 	if host, ok := errors.AsType[x509.HostnameError](err); ok {
 		return Bad(fmt.Sprintf("the certificate is for %s, not for %s", subject(host.Certificate), host.Host),
-			"connect by a name that the certificate bears, or have one made for "+host.Host), true
+			fmt.Sprintf("name the server in %s as its certificate does (%s), or have one made for %s", peer.Setting, subject(host.Certificate), host.Host)), true
 	}
 	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		text := "the certificate is signed by an authority that is not trusted"
 		if unknown.Cert != nil {
 			text = fmt.Sprintf("the certificate of %s is signed by %q, which is not trusted", subject(unknown.Cert), unknown.Cert.Issuer.String())
 		}
-		return Bad(text, "give the authority's certificate as "+authority), true
+		return Bad(text, "give the authority's certificate as "+peer.Authority+"; the server sends: "+peer.client(address)+" -showcerts </dev/null"), true
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
-		return Bad(fmt.Sprintf("the certificate of %s: %v", subject(invalid.Cert), invalid), "renew the server's certificate"), true
+		return Bad(fmt.Sprintf("the certificate of %s: %v", subject(invalid.Cert), invalid), peer.renew(address)), true
 	}
 	return Finding{}, false
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -23,19 +24,23 @@ func TestHandshakeNamesTheCertificateAndTheMismatch(t *testing.T) {
 		now     time.Time
 		verdict Verdict
 		text    string
+		fix     string
 	}{
-		{&tls.Config{RootCAs: trusted, ServerName: "example.com"}, server.Certificate().NotBefore, OK, "example.com"},
-		{&tls.Config{RootCAs: trusted, ServerName: "example.com"}, server.Certificate().NotAfter.Add(-time.Hour), Warn, "valid until"},
-		{&tls.Config{RootCAs: trusted, ServerName: "other.test"}, server.Certificate().NotBefore, Fail, "not for other.test"},
-		{&tls.Config{RootCAs: x509.NewCertPool(), ServerName: "example.com"}, server.Certificate().NotBefore, Fail, "not trusted"},
+		{&tls.Config{RootCAs: trusted, ServerName: "example.com"}, server.Certificate().NotBefore, OK, "example.com", ""},
+		{&tls.Config{RootCAs: trusted, ServerName: "example.com"}, server.Certificate().NotAfter.Add(-time.Hour), Warn, "valid until", "-starttls postgres </dev/null | openssl x509"},
+		{&tls.Config{RootCAs: trusted, ServerName: "other.test"}, server.Certificate().NotBefore, Fail, "not for other.test", "in the.dsn as its certificate does (example.com"},
+		{&tls.Config{RootCAs: x509.NewCertPool(), ServerName: "example.com"}, server.Certificate().NotBefore, Fail, "not trusted", "-connect " + server.Listener.Addr().String() + " -starttls postgres -showcerts"},
+		{&tls.Config{RootCAs: trusted, ServerName: "example.com", Time: func() time.Time { return server.Certificate().NotAfter.Add(time.Hour) }}, time.Time{}, Fail, "expired", "openssl x509"},
+		{&tls.Config{RootCAs: trusted, ServerName: "example.com", NextProtos: []string{"nonsense"}}, time.Time{}, Fail, "handshake", "openssl s_client -connect"},
 	} {
 		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.config.MinVersion = tls.VersionTLS12
-		if f := Handshake(t.Context(), conn, c.config, "ca", c.now); f.Verdict != c.verdict || !strings.Contains(f.Text, c.text) {
-			t.Errorf("%+v: want %s, %q", f, c.verdict, c.text)
+		f := Handshake(t.Context(), conn, c.config, Peer{Setting: "the.dsn", Authority: "ca", StartTLS: "postgres"}, c.now)
+		if f.Verdict != c.verdict || !strings.Contains(f.Text, c.text) || !strings.Contains(f.Fix, c.fix) {
+			t.Errorf("%+v: want %s, %q, %q", f, c.verdict, c.text, c.fix)
 		}
 	}
 }
@@ -74,8 +79,14 @@ func TestOneServerOfSeveralIsEnough(t *testing.T) {
 func TestFixIsACommandThatWorks(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{"h:1": "nc -vz h 1", "[::1]:5432": "nc -vz ::1 5432", "10.0.0.1:9092": "nc -vz 10.0.0.1 9092"} {
-		if got := probe(address); got != want {
+		if got := Probe(address); got != want {
 			t.Errorf("%s: %q, want %q", address, got, want)
+		}
+	}
+	for _, word := range []string{"campaigns.dlq", "", "a b", "CN=tiffin,O=A & B", "it's", "$HOME", "a\nb", "Ünï"} {
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+Word(word)).Output()
+		if err != nil || string(out) != word {
+			t.Errorf("%q: a shell reads %s as %q, %v", word, Word(word), out, err)
 		}
 	}
 }

@@ -120,20 +120,23 @@ func (p *postgres) tlsOf(ctx context.Context, h host) Finding {
 	if offered, err := offersTLS(conn); err != nil || !offered {
 		_ = conn.Close()
 		if p.mayBePlain() {
-			return Odd("the server offers none, and sslmode lets that pass", "ssl = on at the server, and sslmode=verify-full in "+p.setting)
+			return Odd("the server offers none, and sslmode lets that pass", switchOnTLS+", and sslmode=verify-full in "+p.setting)
 		}
 		why := ""
 		if err != nil {
 			why = " (" + err.Error() + ")"
 		}
-		return Bad("the server at "+h.address+" offers no TLS"+why+", and sslmode in "+p.setting+" demands it", "ssl = on at the server, or another sslmode")
+		return Bad("the server at "+h.address+" offers no TLS"+why+", and sslmode in "+p.setting+" demands it", switchOnTLS+", or another sslmode")
 	}
-	f := Handshake(ctx, conn, h.tls, "sslrootcert in "+p.setting, p.sheet.Now())
+	f := Handshake(ctx, conn, h.tls, Peer{Setting: p.setting, Authority: "sslrootcert in " + p.setting, StartTLS: "postgres"}, p.sheet.Now())
 	if f.Verdict == OK && h.tls.InsecureSkipVerify && h.tls.VerifyPeerCertificate == nil {
 		return Odd(f.Text+"; not verified, as sslmode says", "sslmode=verify-full in "+p.setting)
 	}
 	return f
 }
+
+// switchOnTLS is for a server that has its certificate (ssl_cert_file) and key (ssl_key_file).
+const switchOnTLS = "at the server, beside server.crt and server.key: ALTER SYSTEM SET ssl = on; SELECT pg_reload_conf();"
 
 // mayBePlain reports whether sslmode lets a connection without TLS pass (allow, prefer).
 func (p *postgres) mayBePlain() bool {
@@ -168,22 +171,38 @@ func (p *postgres) login(ctx context.Context) (*pgx.Conn, Finding) {
 	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
-		return nil, Bad(fmt.Sprintf("%s: %v", who, err), "check "+p.setting)
+		return nil, Bad(fmt.Sprintf("%s: %v", who, err), "check "+p.setting+": "+psql(&p.config.Config)+" -d "+Word(p.config.Database))
 	}
-	fix := "see the server's log"
-	switch pg.Code {
-	case "28P01":
-		fix = "correct the password in " + p.setting + " (or PGPASSWORD, ~/.pgpass), or set it: ALTER ROLE " + pgx.Identifier{p.config.User}.Sanitize() + " PASSWORD '…'"
-	case "28000":
-		fix = "let the role in, in the server's pg_hba.conf, and give it LOGIN: ALTER ROLE " + pgx.Identifier{p.config.User}.Sanitize() + " LOGIN"
-	case "3D000":
-		fix = "name an existing database in " + p.setting
-	case "42501":
-		fix = "GRANT CONNECT ON DATABASE " + pgx.Identifier{p.config.Database}.Sanitize() + " TO " + pgx.Identifier{p.config.User}.Sanitize()
-	case "53300":
-		fix = "raise max_connections, or the connection limit of role or database"
+	fix := Admission(pg.Code, &p.config.Config, p.setting)
+	if fix == "" {
+		fix = "see the server's log"
 	}
 	return nil, Bad(fmt.Sprintf("%s: %s (SQLSTATE %s)", who, pg.Message, pg.Code), fix)
+}
+
+// Admission is what to do where a server refuses a connection with an SQLSTATE; setting is the key of
+// the DSN. Empty: the code does not tell.
+func Admission(code string, config *pgconn.Config, setting string) string {
+	role, database := pgx.Identifier{config.User}.Sanitize(), pgx.Identifier{config.Database}.Sanitize()
+	switch code {
+	case "28P01":
+		return "correct user and password in " + setting + " (or PGUSER, PGPASSWORD, ~/.pgpass), or set it: ALTER ROLE " + role + " PASSWORD '…';"
+	case "28000":
+		return "correct the user in " + setting + ", or let it in: ALTER ROLE " + role + " LOGIN; (CREATE ROLE where there is none), and in the server's pg_hba.conf: hostssl " +
+			database + " " + role + " all scram-sha-256"
+	case "3D000":
+		return "name an existing database in " + setting + ": " + psql(config) + " -l"
+	case "42501":
+		return "GRANT CONNECT ON DATABASE " + database + " TO " + role + ";"
+	case "53300":
+		return "raise max_connections, or the connection limit of the role or database: ALTER ROLE " + role + " CONNECTION LIMIT -1; ALTER DATABASE " + database + " CONNECTION LIMIT -1;"
+	}
+	return ""
+}
+
+// psql is a command that asks the same server as the same role.
+func psql(config *pgconn.Config) string {
+	return fmt.Sprintf("psql -h %s -p %d -U %s", Word(config.Host), config.Port, Word(config.User))
 }
 
 // clockTolerance is how far clocks may differ without anybody noticing: trigger times have whole seconds.

@@ -142,7 +142,10 @@ func TestDoctorTellsAndChangesNothing(t *testing.T) {
 	if status != 0 || stderr != "" {
 		t.Errorf("all is well: exit %d, %q\n%s", status, stderr, stdout)
 	}
-	text := readDoctor(t, stdout)
+	text, order := readDoctor(t, stdout)
+	if want := doctorsVisit(); !slices.Equal(order, want) {
+		t.Errorf("the lines are\n%q\nwant\n%q", order, want)
+	}
 	for check, verdict := range map[string]string{"source.publication": "warn", "feedback.schema": "warn", "kafka.topic_output": "warn", "source.slot": "ok", "kafka.topic_input": "ok", "http.listen": "ok"} {
 		if text[check] != verdict {
 			t.Errorf("%s is %q, want %s\n%s", check, text[check], verdict, stdout)
@@ -150,7 +153,10 @@ func TestDoctorTellsAndChangesNothing(t *testing.T) {
 	}
 
 	status, stdout, stderr = c.doctor(t, "A=b", "--json")
-	lines, summary := readDoctorJSON(t, stdout)
+	lines, order, summary := readDoctorJSON(t, stdout)
+	if want := doctorsVisit(); !slices.Equal(order, want) {
+		t.Errorf("as JSON the lines are\n%q\nwant\n%q", order, want)
+	}
 	if status != 0 || stderr != "" || !summary.OK || summary.Fails != 0 || summary.Warns != count(lines, "warn") || summary.Warns == 0 {
 		t.Errorf("as JSON: exit %d, %q, %+v\n%s", status, stderr, summary, stdout)
 	}
@@ -164,7 +170,7 @@ func TestDoctorTellsAndChangesNothing(t *testing.T) {
 			t.Errorf("a table is missing: exit %d, %q\n%s", status, stderr, stdout)
 		}
 	}
-	lines, summary = readDoctorJSON(t, stdout)
+	lines, _, summary = readDoctorJSON(t, stdout)
 	if summary.OK || summary.Fails != 1 || lines["source.table"] != "fail" || lines["source.columns"] != "skip" || lines["kafka.topic_input"] != "ok" {
 		t.Errorf("a table is missing: %+v %v", summary, lines)
 	}
@@ -175,6 +181,7 @@ func TestDoctorTellsAndChangesNothing(t *testing.T) {
 		}
 	}
 
+	c.nothingOfTransactions(t)
 	after := c.state(t)
 	for what, was := range before {
 		if after[what] != was {
@@ -186,8 +193,45 @@ func TestDoctorTellsAndChangesNothing(t *testing.T) {
 	}
 }
 
+// doctorsVisit are the checks in their order, as scripts know them: they may grow.
+func doctorsVisit() []string {
+	return []string{
+		"source.dns", "source.tcp", "source.tls", "source.login", "source.clock", "source.version", "source.primary", "source.wal_level",
+		"source.synchronous_standby_names", "source.replication_right", "source.table", "source.table_right", "source.columns",
+		"source.replica_identity", "source.publication", "source.slot", "source.replication_slots", "source.wal_senders",
+		"source.replication_connection", "source.retained_wal", "source.max_slot_wal_keep_size",
+		"feedback.dns", "feedback.tcp", "feedback.tls", "feedback.login", "feedback.clock", "feedback.version", "feedback.primary",
+		"feedback.schema", "feedback.table", "feedback.columns", "feedback.rights", "feedback.indexes", "feedback.triggers", "feedback.row_security",
+		"kafka.dns", "kafka.tcp", "kafka.tls", "kafka.login", "kafka.advertised", "kafka.version", "kafka.broker_settings",
+		"kafka.topic_input", "kafka.topic_output", "kafka.topic_dead_letter",
+		"kafka.may_read_input", "kafka.may_write_output", "kafka.may_write_dead_letter", "kafka.group", "kafka.transactional_id",
+		"kafka.transaction_timeout", "kafka.session_timeout", "kafka.message_size",
+		"http.listen",
+	}
+}
+
+// nothingOfTransactions holds that the brokers' log of transactions, which came with the first question
+// for it, is empty: no id was made, none was ended.
+func (c *clinic) nothingOfTransactions(t *testing.T) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.kafka.Brokers()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ends, err := kadm.NewClient(client).ListEndOffsets(t.Context(), "__transaction_state")
+	if err != nil || ends.Error() != nil || len(ends) == 0 {
+		t.Fatalf("%v, %v: %v", err, ends.Error(), ends)
+	}
+	ends.Each(func(o kadm.ListedOffset) {
+		if o.Offset != 0 {
+			t.Errorf("%s/%d ends at %d", o.Topic, o.Partition, o.Offset)
+		}
+	})
+}
+
 // readDoctor reads the lines for people: a check each, a fix below those that need one.
-func readDoctor(t *testing.T, stdout string) map[string]string {
+func readDoctor(t *testing.T, stdout string) (verdicts map[string]string, order []string) {
 	t.Helper()
 	verdicts, last := map[string]string{}, "fail"
 	for line := range strings.Lines(stdout) {
@@ -208,8 +252,9 @@ func readDoctor(t *testing.T, stdout string) map[string]string {
 			t.Errorf("%s is told twice", found[2])
 		}
 		last, verdicts[found[2]] = found[1], found[1]
+		order = append(order, found[2])
 	}
-	return verdicts
+	return verdicts, order
 }
 
 type doctorEnd struct {
@@ -217,14 +262,13 @@ type doctorEnd struct {
 	Fails, Warns int
 }
 
-func readDoctorJSON(t *testing.T, stdout string) (map[string]string, doctorEnd) {
+func readDoctorJSON(t *testing.T, stdout string) (verdicts map[string]string, order []string, end doctorEnd) {
 	t.Helper()
-	var end doctorEnd
 	all := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
 	if err := json.Unmarshal([]byte(all[len(all)-1]), &end); err != nil || !strings.HasPrefix(all[len(all)-1], `{"ok":`) {
 		t.Errorf("the summary is %q: %v", all[len(all)-1], err)
 	}
-	verdicts := map[string]string{}
+	verdicts = map[string]string{}
 	for _, text := range all[:len(all)-1] {
 		var line struct{ Check, Verdict, Text, Fix string }
 		decoder := json.NewDecoder(strings.NewReader(text))
@@ -233,8 +277,9 @@ func readDoctorJSON(t *testing.T, stdout string) (map[string]string, doctorEnd) 
 			t.Errorf("%q: %v", text, err)
 		}
 		verdicts[line.Check] = line.Verdict
+		order = append(order, line.Check)
 	}
-	return verdicts, end
+	return verdicts, order, end
 }
 
 func count(verdicts map[string]string, verdict string) (n int) {

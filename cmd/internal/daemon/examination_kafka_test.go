@@ -4,6 +4,9 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -47,15 +50,14 @@ func newGuarded(t *testing.T, kafka *devstack.Kafka) *guarded {
 		"read":        user().Topics(in).Operations(kadm.OpRead),
 		"write":       user().Topics(out).Operations(kadm.OpWrite),
 		"dead":        user().Topics(dead).Operations(kadm.OpWrite),
-		"describe":    user().Topics(in, out, dead).Operations(kadm.OpDescribe, kadm.OpDescribeConfigs),
+		"describe":    user().Topics(in, out, dead).Operations(kadm.OpDescribe),
+		"configs":     user().Topics(in, out, dead).Operations(kadm.OpDescribeConfigs),
 		"group":       user().Groups(g.name).Operations(kadm.OpRead),
 		"transaction": user().TransactionalIDs(g.name).ResourcePatternType(kadm.ACLPatternPrefixed).Operations(kadm.OpWrite),
 		"cluster":     user().Clusters().Operations(kadm.OpDescribeConfigs), // for the doctor only
 	}
-	for what := range g.acls {
-		if results, err := g.admin.CreateACLs(t.Context(), g.acls[what]); err != nil || results[0].Err != nil {
-			t.Fatal(what, err, results)
-		}
+	for _, acl := range g.acls {
+		g.grant(t, acl)
 	}
 	for variable, value := range map[string]string{
 		"BROKERS": strings.Join(kafka.Brokers(), ","), "TLS_ENABLED": "true", "TLS_CA_FILE": kafka.CAFile(),
@@ -65,6 +67,13 @@ func newGuarded(t *testing.T, kafka *devstack.Kafka) *guarded {
 		g.set("TIFFIN_KAFKA_"+variable, value)
 	}
 	return g
+}
+
+func (g *guarded) grant(t *testing.T, acl *kadm.ACLBuilder) {
+	t.Helper()
+	if results, err := g.admin.CreateACLs(t.Context(), acl); err != nil || results[0].Err != nil {
+		t.Fatal(err, results)
+	}
 }
 
 func (g *guarded) revoke(t *testing.T, what string) {
@@ -103,10 +112,8 @@ func TestDoctorNeedsNoRightToTheBrokersSettings(t *testing.T) {
 func TestDoctorNamesTheBrokersLimits(t *testing.T) {
 	t.Parallel()
 	g := newGuarded(t, guardedKafka(t, map[string]string{"transaction.max.timeout.ms": "30000", "group.max.session.timeout.ms": "60000"}))
-	fails, healthy, lines := examine(t, g.environ)
-	if !slices.Equal(fails, []string{"kafka.transaction_timeout"}) {
-		t.Errorf("fails %v\n%+v", fails, lines)
-	}
+	_, healthy, _ := examine(t, g.environ)
+	ailment{fail: "kafka.transaction_timeout"}.judge(t, g.environ, healthy)
 	g.set("TIFFIN_DELIVERY_MODE", "at_least_once") // needs no transactions
 	ailment{}.judge(t, g.environ, healthy)
 	g.set("TIFFIN_KAFKA_SESSION_TIMEOUT", "61s")
@@ -121,11 +128,21 @@ func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 	set := func(variable, value string) func(*testing.T, *guarded) {
 		return func(_ *testing.T, g *guarded) { g.set("TIFFIN_KAFKA_"+variable, value) }
 	}
-	revoke := func(what string) func(*testing.T, *guarded) {
-		return func(t *testing.T, g *guarded) { t.Helper(); g.revoke(t, what) }
+	revoke := func(what ...string) func(*testing.T, *guarded) {
+		return func(t *testing.T, g *guarded) {
+			t.Helper()
+			for _, w := range what {
+				g.revoke(t, w)
+			}
+		}
 	}
+	replace := func(what string, by kadm.ACLOperation) func(*testing.T, *guarded) {
+		return func(t *testing.T, g *guarded) { t.Helper(); g.revoke(t, what); g.grant(t, g.acls[what].Operations(by)) }
+	}
+	tools := kafkaTools(t, kafka)
 	type disease struct {
 		fail, warn string
+		cures      bool
 		breaks     func(*testing.T, *guarded)
 	}
 	for name, c := range map[string]disease{
@@ -136,7 +153,7 @@ func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 		"foreign authority": {fail: "kafka.tls", breaks: set("TLS_CA_FILE", foreign)},
 		"wrong name":        {fail: "kafka.tls", breaks: set("BROKERS", impostor)},
 		"session too long":  {fail: "kafka.session_timeout", breaks: set("SESSION_TIMEOUT", "31m")},
-		"too few replicas":  {fail: "kafka.topic_output", breaks: alter("out", "min.insync.replicas", "2")},
+		"too few replicas":  {fail: "kafka.topic_output", cures: true, breaks: alter("out", "min.insync.replicas", "2")},
 		"too few for dead":  {fail: "kafka.topic_dead_letter", breaks: alter("dead", "min.insync.replicas", "2")},
 		"wrong password":    {fail: "kafka.login", breaks: set("SASL_PASSWORD", "hunter2")},
 		// The seed answers, but the address that it tells its clients does not.
@@ -156,14 +173,17 @@ func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 			}
 		}},
 		"no such topic in":   {fail: "kafka.topic_input", breaks: gone("in")},
-		"no such topic out":  {fail: "kafka.topic_output", breaks: gone("out")},
+		"no such topic out":  {fail: "kafka.topic_output", cures: true, breaks: gone("out")},
 		"no such topic dead": {fail: "kafka.topic_dead_letter", breaks: gone("dead")},
+		"may not see input":  {fail: "kafka.topic_input", breaks: revoke("read", "describe")}, // to write the others is to see them
+		"may not see limits": {warn: "kafka.message_size", cures: true, breaks: revoke("configs")},
 		"may not read":       {fail: "kafka.may_read_input", breaks: revoke("read")},
 		"may not write":      {fail: "kafka.may_write_output", breaks: revoke("write")},
 		"may not write dead": {fail: "kafka.may_write_dead_letter", breaks: revoke("dead")},
-		"no group":           {fail: "kafka.group", breaks: revoke("group")},
+		"no group":           {fail: "kafka.group", cures: true, breaks: revoke("group")},
 		"no transactions":    {fail: "kafka.transactional_id", breaks: revoke("transaction")},
-		"small output":       {warn: "kafka.message_size", breaks: alter("out", "max.message.bytes", "900511")}, // no room for the client
+		"transactions shown": {fail: "kafka.transactional_id", cures: true, breaks: replace("transaction", kadm.OpDescribe)}, // to write takes more
+		"small output":       {warn: "kafka.message_size", cures: true, breaks: alter("out", "max.message.bytes", "900511")}, // no room for the client
 		"small dead":         {warn: "kafka.message_size", breaks: alter("dead", "max.message.bytes", "899999")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -174,8 +194,68 @@ func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 				t.Fatalf("all is well, and these fail: %v\n%+v", fails, lines)
 			}
 			c.breaks(t, g)
-			ailment{fail: c.fail, warn: c.warn}.judge(t, g.environ, healthy)
+			line := ailment{fail: c.fail, warn: c.warn}.judge(t, g.environ, healthy)
+			if c.cures {
+				g.run(t, tools, line.Fix)
+				ailment{}.judge(t, g.environ, healthy)
+			}
 		})
+	}
+	t.Run("a certificate's rights", func(t *testing.T) { t.Parallel(); newGuarded(t, kafka).grantedByTheDoctor(t, tools) })
+}
+
+// grantedByTheDoctor has somebody whom the brokers know by his certificate do as the doctor says, until
+// all is well.
+func (g *guarded) grantedByTheDoctor(t *testing.T, tools string) {
+	t.Helper()
+	for variable, value := range map[string]string{
+		"BROKERS": strings.Join(g.kafka.MutualTLSBrokers(), ","), "TLS_CERT_FILE": g.kafka.ClientCertFile(), "TLS_KEY_FILE": g.kafka.ClientKeyFile(),
+		"SASL_MECHANISM": "", "SASL_USERNAME": "", "SASL_PASSWORD": "",
+	} {
+		g.set("TIFFIN_KAFKA_"+variable, value)
+	}
+	for _, well := range []bool{false, false, true} { // the second time warnings of what was not known at first
+		fails, warns, lines := examine(t, g.environ)
+		warns = slices.DeleteFunc(warns, func(w string) bool { return !strings.HasPrefix(w, "kafka.") || w == "kafka.tls" })
+		if well != (len(fails)+len(warns) == 0) {
+			t.Errorf("fails %v, warns %v: all is well should be %t\n%+v", fails, warns, well, lines)
+		}
+		for _, l := range lines {
+			if strings.HasPrefix(l.Fix, "kafka-acls.sh ") {
+				g.run(t, tools, l.Fix)
+			}
+		}
+	}
+}
+
+// kafkaTools is a directory with those of Kafka's tools that the doctor names.
+func kafkaTools(t *testing.T, kafka *devstack.Kafka) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := kafka.WriteScripts(dir); err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile(filepath.Join(dir, "kafka-topics.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	configs := strings.Replace(string(script), "org.apache.kafka.tools.TopicCommand", "kafka.admin.ConfigCommand", 1)
+	if err := os.WriteFile(filepath.Join(dir, "kafka-configs.sh"), []byte(configs), 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// run runs what the doctor says, as somebody who may: over the listener that asks nobody who he is.
+func (g *guarded) run(t *testing.T, tools, fix string) {
+	t.Helper()
+	for _, brokers := range [][]string{g.kafka.Brokers(), g.kafka.MutualTLSBrokers()} {
+		fix = strings.ReplaceAll(fix, brokers[0], g.kafka.PlainBrokers()[0])
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", fix)
+	cmd.Env = []string{"PATH=" + tools + ":" + os.Getenv("PATH")}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", fix, err, out)
 	}
 }
 

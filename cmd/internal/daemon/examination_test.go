@@ -71,12 +71,12 @@ func examineBy(t *testing.T, environ []string, clock func(lines map[string]check
 	lines = map[string]checkup.Line{}
 	sheet := checkup.NewSheet(func(l checkup.Line) {
 		lines[l.Check] = l
+		if l.Text == "" || (l.Fix == "") != (l.Verdict == checkup.OK || l.Verdict == checkup.Skip) {
+			t.Errorf("%+v: no text, or a fix for nothing, or none", l)
+		}
 		switch l.Verdict {
 		case checkup.Fail:
 			fails = append(fails, l.Check)
-			if l.Fix == "" || l.Text == "" {
-				t.Errorf("%+v: no text or no fix", l)
-			}
 		case checkup.Warn:
 			warns = append(warns, l.Check)
 		default:
@@ -110,6 +110,8 @@ func last(environ []string) []string {
 // ailment is one thing that is broken, and the line that must tell it.
 type ailment struct {
 	fail, warn string
+	text, fix  string // what the line must say
+	cures      bool   // its fix, run by the owner, mends it
 	breaks     func(t *testing.T, p *patient)
 }
 
@@ -131,11 +133,11 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 	t.Parallel()
 	for name, a := range map[string]ailment{
 		"source: name unknown":   {fail: "source.dns", breaks: setting("TIFFIN_SOURCE_DSN", "postgres://u@nohost.invalid/d")},
-		"source: nobody listens": {fail: "source.tcp", breaks: setting("TIFFIN_SOURCE_DSN", "postgres://u@127.0.0.1:1/d")},
+		"source: nobody listens": {fail: "source.tcp", fix: "nc -vz 127.0.0.1 1", breaks: setting("TIFFIN_SOURCE_DSN", "postgres://u@127.0.0.1:1/d")},
 		"source: TLS demanded": {fail: "source.tls", breaks: func(_ *testing.T, p *patient) {
 			p.set("TIFFIN_SOURCE_DSN", p.server.DSNFor(p.reader, "", p.db.Name)+"&sslmode=require")
 		}},
-		"source: role unknown": {fail: "source.login", breaks: func(_ *testing.T, p *patient) {
+		"source: role unknown": {fail: "source.login", fix: `ALTER ROLE "nobody_knows" LOGIN;`, breaks: func(_ *testing.T, p *patient) {
 			p.set("TIFFIN_SOURCE_DSN", p.server.DSNFor("nobody_knows", "", p.db.Name))
 		}},
 		"source: too old": {fail: "source.version", breaks: pretends("$READER", "130010")},
@@ -144,20 +146,20 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 			pretends("$READER", "160001")(t, p)
 			p.set("TIFFIN_SOURCE_FAILOVER", "true")
 		}},
-		"source: no replication":   {fail: "source.replication_right", breaks: sql("ALTER ROLE $READER NOREPLICATION")},
+		"source: no replication":   {fail: "source.replication_right", cures: true, breaks: sql("ALTER ROLE $READER NOREPLICATION")},
 		"source: a pooler":         {fail: "source.replication_connection", breaks: throughAPooler},
 		"source: no table":         {fail: "source.table", breaks: sql("DROP TABLE subscribers_restaurants")},
-		"source: table unreadable": {fail: "source.table_right", breaks: sql("REVOKE SELECT ON subscribers_restaurants FROM $READER")},
-		"source: rows hidden":      {fail: "source.table_right", breaks: sql("ALTER TABLE subscribers_restaurants ENABLE ROW LEVEL SECURITY")},
+		"source: table unreadable": {fail: "source.table_right", cures: true, breaks: sql("REVOKE SELECT ON subscribers_restaurants FROM $READER")},
+		"source: rows hidden":      {fail: "source.table_right", cures: true, breaks: sql("ALTER TABLE subscribers_restaurants ENABLE ROW LEVEL SECURITY")},
 		"source: column missing":   {fail: "source.columns", breaks: sql("ALTER TABLE subscribers_restaurants RENAME client_id TO client")},
 		"source: column unfit":     {fail: "source.columns", breaks: sql("ALTER TABLE subscribers_restaurants ALTER client_id TYPE jsonb USING to_jsonb(client_id)")},
 		"source: identity":         {fail: "source.replica_identity", breaks: sql("ALTER TABLE subscribers_restaurants REPLICA IDENTITY NOTHING")},
-		"source: publication":      {fail: "source.publication", breaks: sql("DROP PUBLICATION tiffin")},
-		"source: half published":   {fail: "source.publication", breaks: sql("ALTER PUBLICATION tiffin SET (publish = 'insert')")},
+		"source: publication":      {fail: "source.publication", cures: true, breaks: sql("DROP PUBLICATION tiffin")},
+		"source: half published":   {fail: "source.publication", cures: true, breaks: sql("ALTER PUBLICATION tiffin SET (publish = 'insert')")},
 		"source: foreign slot":     {fail: "source.slot", breaks: sql("SELECT pg_create_logical_replication_slot('$SLOT', 'test_decoding')")},
-		"source: slot held":        {fail: "source.slot", breaks: slotHeldBy("another program")},
-		"source: rows filtered":    {fail: "source.publication", breaks: published("WHERE (restaurant_id <> 'r9')")},
-		"source: columns left out": {fail: "source.publication", breaks: published("(id, restaurant_id)")},
+		"source: slot held":        {fail: "source.slot", fix: "SELECT pg_terminate_backend(", breaks: slotHeldBy("another program")},
+		"source: rows filtered":    {fail: "source.publication", cures: true, breaks: published("WHERE (restaurant_id <> 'r9')")},
+		"source: columns left out": {fail: "source.publication", cures: true, breaks: published("(id, restaurant_id)")},
 		"source: log held back": {warn: "source.retained_wal", breaks: func(t *testing.T, p *patient) {
 			t.Helper()
 			sql("SELECT pg_create_logical_replication_slot('$SLOT', 'pgoutput')", "SELECT pg_logical_emit_message(true, 'filler', repeat('x', 2000000))")(t, p)
@@ -171,27 +173,29 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 		}},
 		"source: needed columns alone": {breaks: sql("REVOKE SELECT ON subscribers_restaurants FROM $READER", "GRANT SELECT (id, restaurant_id, client_id) ON subscribers_restaurants TO $READER",
 			"DROP PUBLICATION tiffin", "CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants (id, restaurant_id, client_id)")},
-		"source: column unreadable": {fail: "source.table_right", breaks: sql("REVOKE SELECT ON subscribers_restaurants FROM $READER", "GRANT SELECT (restaurant_id, client_id) ON subscribers_restaurants TO $READER")},
+		"source: column unreadable": {fail: "source.table_right", cures: true, breaks: sql("REVOKE SELECT ON subscribers_restaurants FROM $READER", "GRANT SELECT (restaurant_id, client_id) ON subscribers_restaurants TO $READER")},
 		"source: list outgrown": {fail: "source.publication", breaks: sql("DROP PUBLICATION tiffin", "CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants (id, restaurant_id, client_id)",
 			"ALTER TABLE subscribers_restaurants REPLICA IDENTITY FULL")},
-		"source: slot never made": {fail: "source.slot", breaks: setting("TIFFIN_SOURCE_SETUP", "never")},
+		"source: slot never made": {fail: "source.slot", cures: true, breaks: setting("TIFFIN_SOURCE_SETUP", "never")},
 
 		"feedback: name unknown":   {fail: "feedback.dns", breaks: setting("TIFFIN_FEEDBACK_DSN", "postgres://u@nohost.invalid/d")},
 		"feedback: nobody listens": {fail: "feedback.tcp", breaks: setting("TIFFIN_FEEDBACK_DSN", "postgres://u@127.0.0.1:1/d")},
 		"feedback: TLS demanded": {fail: "feedback.tls", breaks: func(_ *testing.T, p *patient) {
 			p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", p.db.Name)+"&sslmode=require")
 		}},
-		"feedback: too old":          {fail: "feedback.version", breaks: pretends("$WRITER", "130010")},
-		"feedback: database unknown": {fail: "feedback.login", breaks: func(_ *testing.T, p *patient) { p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", "no_such")) }},
-		"feedback: not migrated":     {fail: "feedback.schema", breaks: setting("TIFFIN_FEEDBACK_MIGRATE", "false")},
-		"feedback: may not migrate":  {fail: "feedback.schema", breaks: sql("REVOKE CREATE ON DATABASE $DATABASE FROM $WRITER")},
-		"feedback: no table":         {fail: "feedback.table", breaks: migrated("DROP TABLE subscribers_feedback", "REVOKE CREATE ON SCHEMA public FROM $WRITER, PUBLIC")},
-		"feedback: column missing":   {fail: "feedback.columns", breaks: migrated("ALTER TABLE subscribers_feedback DROP adv_campaign_owner")},
-		"feedback: right missing":    {fail: "feedback.rights", breaks: migrated("REVOKE INSERT ON subscribers_feedback FROM $WRITER")},
-		"feedback: costly index":     {warn: "feedback.indexes", breaks: migrated("CREATE INDEX ON subscribers_feedback (client_id)")},
-		"feedback: trigger": {warn: "feedback.triggers", breaks: migrated("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+		"feedback: too old":           {fail: "feedback.version", breaks: pretends("$WRITER", "130010")},
+		"feedback: database unknown":  {fail: "feedback.login", fix: " -l", breaks: func(_ *testing.T, p *patient) { p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", "no_such")) }},
+		"feedback: not migrated":      {fail: "feedback.schema", breaks: setting("TIFFIN_FEEDBACK_MIGRATE", "false")},
+		"feedback: may not migrate":   {fail: "feedback.schema", fix: "tiffin migrate --print --role writer_", breaks: sql("REVOKE CREATE ON DATABASE $DATABASE FROM $WRITER")},
+		"feedback: no table":          {fail: "feedback.table", breaks: migrated("DROP TABLE subscribers_feedback", "REVOKE CREATE ON SCHEMA public FROM $WRITER, PUBLIC")},
+		"feedback: column missing":    {fail: "feedback.columns", cures: true, breaks: migrated("ALTER TABLE subscribers_feedback DROP adv_campaign_owner")},
+		"feedback: id no number":      {fail: "feedback.columns", fix: "tiffin migrate --print", breaks: migrated("ALTER TABLE subscribers_feedback ALTER id DROP IDENTITY", "ALTER TABLE subscribers_feedback ALTER id TYPE text")},
+		"feedback: costly constraint": {warn: "feedback.indexes", cures: true, breaks: migrated("ALTER TABLE subscribers_feedback ADD CONSTRAINT \"Once\" UNIQUE (id, client_id)")},
+		"feedback: right missing":     {fail: "feedback.rights", cures: true, breaks: migrated("REVOKE INSERT ON subscribers_feedback FROM $WRITER")},
+		"feedback: costly index":      {warn: "feedback.indexes", cures: true, breaks: migrated("CREATE INDEX ON subscribers_feedback (client_id)")},
+		"feedback: trigger": {warn: "feedback.triggers", cures: true, breaks: migrated("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
 			"CREATE TRIGGER t BEFORE INSERT ON subscribers_feedback FOR EACH ROW EXECUTE FUNCTION f()")},
-		"feedback: rows refused": {fail: "feedback.row_security", breaks: migrated("ALTER TABLE subscribers_feedback ENABLE ROW LEVEL SECURITY")},
+		"feedback: rows refused": {fail: "feedback.row_security", cures: true, breaks: migrated("ALTER TABLE subscribers_feedback ENABLE ROW LEVEL SECURITY")},
 
 		"http: address taken": {fail: "http.listen", breaks: func(t *testing.T, p *patient) {
 			t.Helper()
@@ -211,7 +215,12 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 				t.Fatalf("all is well, and these fail: %v", fails)
 			}
 			a.breaks(t, p)
-			a.judge(t, p.environ, healthy)
+			line := a.judge(t, p.environ, healthy)
+			if a.cures {
+				statements, _, _ := strings.Cut(line.Fix, " -- ")
+				sql(strings.Split(statements, ";")...)(t, p)
+				ailment{}.judge(t, p.environ, healthy)
+			}
 		})
 	}
 }
@@ -266,11 +275,17 @@ func migrated(statements ...string) func(*testing.T, *patient) {
 	}
 }
 
-// judge holds what the doctor says against what is broken; healthy are the warnings that were there before.
-func (a ailment) judge(t *testing.T, environ, healthy []string) {
+// judge holds what the doctor says against what is broken, and returns the line that tells it; healthy
+// are the warnings that were there before.
+func (a ailment) judge(t *testing.T, environ, healthy []string) checkup.Line {
 	t.Helper()
-	fails, warns, lines := examine(t, environ)
-	warns = slices.DeleteFunc(warns, func(w string) bool { return slices.Contains(healthy, w) })
+	return a.judgeBy(t, environ, healthy, nil)
+}
+
+func (a ailment) judgeBy(t *testing.T, environ, healthy []string, clock func(lines map[string]checkup.Line) time.Time) checkup.Line {
+	t.Helper()
+	fails, warns, lines := examineBy(t, environ, clock)
+	warns = slices.DeleteFunc(warns, func(w string) bool { return slices.Contains(healthy, w) && w != a.warn })
 	want := func(what string) []string {
 		if what == "" {
 			return nil
@@ -280,64 +295,95 @@ func (a ailment) judge(t *testing.T, environ, healthy []string) {
 	if !slices.Equal(fails, want(a.fail)) || !slices.Equal(warns, want(a.warn)) {
 		t.Errorf("fails %v, warns %v: want %q and %q\n%+v", fails, warns, a.fail, a.warn, lines)
 	}
-	area, _, _ := strings.Cut(a.fail+a.warn, ".")
+	line := lines[a.fail+a.warn]
+	if !strings.Contains(line.Text, a.text) || !strings.Contains(line.Fix, a.fix) {
+		t.Errorf("%+v: want %q, %q", line, a.text, a.fix)
+	}
+	needing := unjudged(a.fail)
 	for _, l := range lines {
-		if l.Verdict == checkup.Skip && (a.fail == "" || !strings.HasPrefix(l.Check, area+".")) {
-			t.Errorf("%s is skipped: %s", l.Check, l.Text)
+		if skipped := l.Verdict == checkup.Skip; skipped != slices.Contains(needing, l.Check) {
+			t.Errorf("%s, where %q fails: skipped is %t: %s", l.Check, a.fail, skipped, l.Text)
 		}
 	}
+	if told := fmt.Sprint(lines); strings.Contains(told, wrongPassword) || strings.Contains(told, rightPassword) {
+		t.Errorf("a password is told: %s", told)
+	}
+	return line
 }
+
+// The passwords of these tests, which are nowhere told.
+const (
+	rightPassword = "sesame"
+	wrongPassword = "hunter2"
+)
 
 // What only another server can have wrong.
 func TestDoctorNamesWhatIsWrongWithAServer(t *testing.T) {
 	t.Parallel()
-	for fail, options := range map[string]map[string]string{
-		"source.wal_level":                 {"wal_level": "replica"},
-		"source.synchronous_standby_names": {"synchronous_standby_names": "*", "synchronous_commit": "local"},
-		"source.wal_senders":               {"max_wal_senders": "0"},
-		"source.replication_slots":         {"max_replication_slots": "0"},
+	for name, c := range map[string]struct {
+		ailment
+		settings map[string]string
+	}{
+		"no logical log":    {ailment{fail: "source.wal_level"}, map[string]string{"wal_level": "replica"}},
+		"synchronous":       {ailment{fail: "source.synchronous_standby_names"}, map[string]string{"synchronous_standby_names": "*", "synchronous_commit": "local"}},
+		"no walsenders":     {ailment{fail: "source.wal_senders"}, map[string]string{"max_wal_senders": "0"}},
+		"no slots":          {ailment{fail: "source.replication_slots"}, map[string]string{"max_replication_slots": "0"}},
+		"last slot taken":   {ailment{fail: "source.replication_slots", text: "1 of 1", breaks: sql("SELECT pg_create_logical_replication_slot('of_another', 'test_decoding')")}, map[string]string{"max_replication_slots": "1"}},
+		"last sender taken": {ailment{fail: "source.wal_senders", text: "1 of 1", breaks: walsender}, map[string]string{"max_wal_senders": "1"}},
+		"last slot is ours": {ailment{breaks: sql("SELECT pg_create_logical_replication_slot('$SLOT', 'pgoutput')")}, map[string]string{"max_replication_slots": "1"}},
+		"last sender is ours": {
+			ailment{breaks: func(t *testing.T, p *patient) { t.Helper(); slotHeldBy("tiffin/"+p.db.Slot)(t, p) }},
+			map[string]string{"max_wal_senders": "1"},
+		},
+		"room for one more": {ailment{breaks: walsender}, map[string]string{"max_wal_senders": "2"}},
 	} {
-		t.Run(fail, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPatient(t, startPostgres(t, devstack.PostgresOptions{Settings: options}))
+			p := newPatient(t, startPostgres(t, devstack.PostgresOptions{Settings: c.settings}))
 			// A good server is any other: the feedback database stays on it, too.
 			_, healthy, _ := examine(t, newPatient(t, servers.Postgres(t)).environ)
-			ailment{fail: fail}.judge(t, p.environ, healthy)
+			if c.breaks != nil {
+				c.breaks(t, p)
+			}
+			c.judge(t, p.environ, healthy)
 		})
 	}
 }
 
-// A certificate of another authority, a name that it does not bear.
+// A certificate of another authority, a name that it does not bear, a password that is not the role's.
 func TestDoctorNamesTheCertificate(t *testing.T) {
 	t.Parallel()
 	options := devstack.PostgresOptions{TLS: true, Auth: devstack.AuthSCRAM}
 	server, other := startPostgres(t, options), startPostgres(t, options)
-	w := newWorld(t)
 	impostor := devstacktest.OpenRouteFrom(t, "127.0.0.2:0", server.Address()).Address()
-	dsn := func(hosts, password, ca string) string {
-		return fmt.Sprintf("postgres://postgres:%s@%s/postgres?sslmode=verify-full&sslrootcert=%s", url.PathEscape(password), hosts, url.QueryEscape(ca))
-	}
+	p := newPatient(t, server)
 	here, foreign := server.Address(), other.CAFile()
-	for _, c := range []struct {
-		dsn, check string
-		verdict    checkup.Verdict
-		text       string
-	}{
-		{dsn(here, server.Password(), server.CAFile()), "source.tls", checkup.Warn, "valid until"}, // for a week
-
-		{dsn(here, server.Password(), foreign), "source.tls", checkup.Fail, "not trusted"},
-		{dsn(impostor, server.Password(), server.CAFile()), "source.tls", checkup.Fail, "not for 127.0.0.2"},
-		// Of several hosts each is looked at, not only the first, and one that serves will do.
-		{dsn(here+","+impostor, server.Password(), server.CAFile()), "source.tls", checkup.Warn, "not for 127.0.0.2"},
-		{dsn(here+","+other.Address(), server.Password(), server.CAFile()), "source.tls", checkup.Warn, "not trusted"},
-		{dsn(here, "hunter2", server.CAFile()), "source.login", checkup.Fail, "password authentication failed"},
-	} {
-		_, _, lines := examine(t, append(w.environ, "TIFFIN_SOURCE_DSN="+c.dsn))
-		if l := lines[c.check]; l.Verdict != c.verdict || !strings.Contains(l.Text, c.text) {
-			t.Errorf("%+v: want %s, %q", l, c.verdict, c.text)
-		}
-		if strings.Contains(fmt.Sprint(lines), "hunter2") || strings.Contains(fmt.Sprint(lines), server.Password()) {
-			t.Errorf("a password is told: %+v", lines)
+	dsn := func(area, hosts, password, ca string) string {
+		role := map[string]string{"source": p.reader, "feedback": p.writer}[area]
+		return fmt.Sprintf("TIFFIN_%s_DSN=postgres://%s:%s@%s/%s?sslmode=verify-full&sslrootcert=%s", strings.ToUpper(area), role, password, hosts, p.db.Name, url.QueryEscape(ca))
+	}
+	for area, role := range map[string]string{"source": p.reader, "feedback": p.writer} {
+		p.db.Exec(t, "ALTER ROLE "+role+" PASSWORD '"+rightPassword+"'")
+		p.environ = append(p.environ, dsn(area, here, rightPassword, server.CAFile()))
+	}
+	fails, healthy, lines := examine(t, p.environ)
+	if len(fails) > 0 {
+		t.Fatalf("all is well, and these fail: %v\n%+v", fails, lines)
+	}
+	for _, area := range []string{"source", "feedback"} {
+		for name, c := range map[string]struct {
+			ailment
+			dsn string
+		}{
+			"for a week":        {ailment{warn: area + ".tls", text: "valid until"}, dsn(area, here, rightPassword, server.CAFile())},
+			"foreign authority": {ailment{fail: area + ".tls", text: "not trusted"}, dsn(area, here, rightPassword, foreign)},
+			"wrong name":        {ailment{fail: area + ".tls", text: "not for 127.0.0.2"}, dsn(area, impostor, rightPassword, server.CAFile())},
+			// Of several hosts each is looked at, not only the first, and one that serves will do.
+			"second of a wrong name":        {ailment{warn: area + ".tls", text: "not for 127.0.0.2"}, dsn(area, here+","+impostor, rightPassword, server.CAFile())},
+			"second of a foreign authority": {ailment{warn: area + ".tls", text: "not trusted"}, dsn(area, here+","+other.Address(), rightPassword, server.CAFile())},
+			"wrong password":                {ailment{fail: area + ".login", text: "password authentication failed"}, dsn(area, here, wrongPassword, server.CAFile())},
+		} {
+			t.Run(area+": "+name, func(t *testing.T) { t.Parallel(); c.judge(t, append(slices.Clone(p.environ), c.dsn), healthy) })
 		}
 	}
 }
