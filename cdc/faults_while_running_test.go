@@ -115,7 +115,7 @@ func (g *rig) onSlow(t *testing.T) *slow {
 
 func (s *slow) Apply(txn *cache.Txn, c cache.Commit) error {
 	s.begun.Add(1)
-	for end := time.Now().Add(time.Duration(s.breathing.Load())); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Duration(s.breathing.Load())); time.Now().Before(end) && pause(context.Background(), 10*time.Millisecond); {
 		txn.Breathe()
 	}
 	wait := time.NewTimer(time.Duration(s.each.Load()))
