@@ -7,6 +7,7 @@ GOVULNCHECK_VERSION := v1.9.0
 COMPOSE_SPEC_VERSION := v2.16.2
 KUBERNETES_VALIDATE_VERSION := 1.37.0
 HADOLINT_VERSION := 2.15.1
+BENCHSTAT_VERSION := v0.0.0-20260908200009-22c9c6c9d4da
 
 # The race detector needs cgo, and that a C compiler; without one the tests run all the same.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
@@ -57,6 +58,11 @@ check: lint test ## what has to pass before a commit
 .PHONY: bench-quick
 bench-quick: build ## every benchmark in its small form, on real servers: sinks and answers are judged, figures are not
 	./bin/bench all --quick --kills 1
+
+.PHONY: hot-paths
+hot-paths: bin/benchstat-$(BENCHSTAT_VERSION) ## decode, plan, lookup, encode and apply, beside the figures of cmd/bench/hot-paths.txt
+	go test -run '^$$' -bench 'Decode|Encode|Plan|Lookup|Apply|Range' -benchtime 0.4s -count 10 ./cache ./stream >bin/hot-paths.txt
+	./$< was=cmd/bench/hot-paths.txt now=bin/hot-paths.txt
 
 .PHONY: mutants
 mutants: ## take the rules of index, log and delivery away one by one: a survivor is a rule that no test proves
@@ -138,6 +144,10 @@ bin/go-licenses-$(GO_LICENSES_VERSION):
 	mv bin/go-licenses $@
 
 # The loader that docker compose is made of.
+bin/benchstat-$(BENCHSTAT_VERSION):
+	GOBIN=$(CURDIR)/bin go install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT_VERSION)
+	mv bin/benchstat $@
+
 bin/compose-spec-$(COMPOSE_SPEC_VERSION):
 	GOBIN=$(CURDIR)/bin/compose go install github.com/compose-spec/compose-go/v2/cmd@$(COMPOSE_SPEC_VERSION)
 	mv bin/compose/cmd $@ && ln -sf $(notdir $@) bin/compose-spec
