@@ -60,24 +60,33 @@ func TestEveryChangeUnderEachIdentity(t *testing.T) {
 // A client with two rows for one restaurant stays until the last row is gone.
 func TestDuplicatesCountOnce(t *testing.T) {
 	t.Parallel()
-	for _, identity := range []string{"DEFAULT", "FULL"} {
-		t.Run(identity, func(t *testing.T) {
-			t.Parallel()
-			db := servers.Database(t)
-			contract(t, db, identity)
-			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1','c'), ('r1','c')`)
-			g := start(t, db)
-			g.agree(t)
-			for range 2 {
-				g.exec(t, `DELETE FROM subscribers_restaurants WHERE id = (SELECT min(id) FROM subscribers_restaurants)`)
+	onEach(t, func(t *testing.T, server *devstack.Postgres) {
+		for _, identity := range []string{"DEFAULT", "FULL", "USING INDEX wide"} {
+			t.Run(identity, func(t *testing.T) {
+				t.Parallel()
+				db := databaseOn(t, server)
+				contract(t, db, "DEFAULT")
+				db.Exec(t, `CREATE UNIQUE INDEX wide ON subscribers_restaurants (restaurant_id, client_id, id)`,
+					`ALTER TABLE subscribers_restaurants REPLICA IDENTITY `+identity,
+					`INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1','c'), ('r1','c')`)
+				g := start(t, db)
 				g.agree(t)
-			}
-			g.unrebuilt(t)
-			if got := g.clients(t, "r1"); len(got) != 0 {
-				t.Errorf("clients of r1: %v, want none", got)
-			}
-		})
-	}
+				for range 2 {
+					g.exec(t, `UPDATE subscribers_restaurants SET id = id + 10`)
+					g.agree(t)
+					g.exec(t, `DELETE FROM subscribers_restaurants WHERE id = (SELECT min(id) FROM subscribers_restaurants)`)
+					g.agree(t)
+				}
+				g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1','c'), ('r1','c')`)
+				g.exec(t, `DELETE FROM subscribers_restaurants`)
+				g.agree(t)
+				g.unrebuilt(t)
+				if got := g.clients(t, "r1"); len(got) != 0 {
+					t.Errorf("clients of r1: %v, want none", got)
+				}
+			})
+		}
+	})
 }
 
 // An unchanged TOAST value is not sent; the index keeps what it knows.
