@@ -193,7 +193,7 @@ func (v *vault) collector(t *testing.T) {
 		v.provoke(t, map[string]string{
 			"TIFFIN_TRACING_ENDPOINT": server.URL, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=" + url.PathEscape("Bearer "+planted.text),
 			"TIFFIN_SOURCE_SLOT": "collector_" + format, "TIFFIN_KAFKA_GROUP": "collector-" + format, "TIFFIN_LOG_FORMAT": format,
-		}, "401", "tiffin", "run")
+		}, "401 Unauthorized", "tiffin", "run")
 	}
 	if asked.Load() == 0 {
 		t.Error("the collector was never sent the planted header")
