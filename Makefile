@@ -78,9 +78,10 @@ fuzz: ## any bytes from the log or a campaign, for FUZZTIME each: no panic, no m
 	go test -run '^$$' -fuzz '^FuzzCopyRows$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./cdc
 	go test -run '^$$' -fuzz '^FuzzDecodeCampaign$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./stream
 
+VERSIONS ?= 14 16 17 18
 .PHONY: versions
-versions: ## the source's tests on PostgreSQL 14, 16, 17 and 18; test takes the installed one, and 18 for the guarantees
-	for version in 14 16 17 18; do POSTGRES_VERSION=$$version go test -count=1 ./cdc || exit 1; done
+versions: ## the source's tests on other PostgreSQL than the installed one, which test takes
+	for version in $(VERSIONS); do POSTGRES_VERSION=$$version go test -count=1 -timeout $(TEST_TIMEOUT) ./cdc || exit 1; done
 
 .PHONY: exactness
 exactness: ## 100,000 changes and 50,000 campaigns' questions for each replica identity, also while walsenders die
