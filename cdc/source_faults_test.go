@@ -322,3 +322,22 @@ func TestSlotInTheMakingIsBounded(t *testing.T) {
 	g.agree(t)
 	g.inSync(t)
 }
+
+// A start that finds its slot holding back more than the budget makes another: reading on from it would
+// hold back the log for as long as that takes.
+func TestStartGivesUpASlotOverTheBudget(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	db.Exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`, `SELECT pg_create_logical_replication_slot('`+db.Slot+`', 'pgoutput')`,
+		`INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'c')`, `CREATE TABLE busy (x text)`, `INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1,4000)`)
+	cfg := config(t, db)
+	cfg.MaxRetainedWAL = 1 << 20
+	g := build(t, db, cfg, 1<<20)
+	full := g.one(t, `SELECT pg_current_wal_lsn()::text`)
+	g.run(t)
+	g.agree(t)
+	if restart := g.one(t, `SELECT (restart_lsn >= $2::pg_lsn)::text FROM pg_replication_slots WHERE slot_name = $1`, db.Slot, full); restart != "true" {
+		t.Errorf("the slot holds back what it held before the start: beyond %s is %s", full, restart)
+	}
+}
