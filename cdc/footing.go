@@ -119,13 +119,16 @@ func (g ground) carries(h ground) (reason, why string) {
 		return "footing", fmt.Sprintf("the catalog answers %q, and answered %q", h, g)
 	}
 	differs := func(part int) bool { return was[part] != is[part] }
+	oid := func(g []string) string { before, _, _ := strings.Cut(g[groundTable], ":"); return before }
 	switch {
 	case differs(groundTimeline):
 		return "timeline", "the server is on another timeline"
-	case differs(groundTable):
-		return "table", "the table was replaced by another of the same name, or rewritten while it may have been unlogged"
+	case oid(was) != oid(is):
+		return "table", "the table was replaced by another of the same name"
 	case differs(groundPublication):
 		return "publication", "the publication was altered: changes may be missing from the log"
+	case differs(groundTable): // asked for where it is not published by name: a dropped publication tells it, too
+		return "table", "the table was rewritten while it may have been unlogged"
 	case differs(groundPartitions):
 		return "partitions", "partitions of the table came, went or were altered"
 	case differs(groundColumns):
