@@ -24,6 +24,7 @@ func TestViewersLook(t *testing.T) {
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	})
+	page.HandleFunc("GET /live/campaigns", func(http.ResponseWriter, *http.Request) {})
 	server := httptest.NewServer(page)
 	defer server.Close()
 	tiffin := &Tiffin{url: server.URL}
