@@ -3,7 +3,6 @@ package stream_test
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -94,14 +93,6 @@ func doctorSpreadsATopic(t *testing.T, k *devstack.Kafka) { //nolint:thelper // 
 	})
 	dir := t.TempDir()
 	if err := k.WriteScripts(dir); err != nil {
-		t.Fatal(err)
-	}
-	script, err := os.ReadFile(filepath.Join(dir, "kafka-topics.sh"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := strings.Replace(string(script), "org.apache.kafka.tools.TopicCommand", "org.apache.kafka.tools.reassign.ReassignPartitionsCommand", 1)
-	if err := os.WriteFile(filepath.Join(dir, "kafka-reassign-partitions.sh"), []byte(text), 0o755); err != nil { //nolint:gosec // a program
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", lines["kafka.topic_input"].Fix)

@@ -7,13 +7,15 @@ import (
 	"strings"
 )
 
-// kafkaScripts are those of bin/ in Kafka's distribution that the documents use, and the class that
+// kafkaScripts are those of bin/ in Kafka's distribution that the documents and the doctor name, and the class that
 // each of them runs. The jars come without them.
 func kafkaScripts() map[string]string {
 	return map[string]string{
-		"kafka-acls.sh":            "org.apache.kafka.tools.AclCommand",
-		"kafka-consumer-groups.sh": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-		"kafka-topics.sh":          "org.apache.kafka.tools.TopicCommand",
+		"kafka-acls.sh":                "org.apache.kafka.tools.AclCommand",
+		"kafka-configs.sh":             "kafka.admin.ConfigCommand",
+		"kafka-consumer-groups.sh":     "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+		"kafka-reassign-partitions.sh": "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
+		"kafka-topics.sh":              "org.apache.kafka.tools.TopicCommand",
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -233,14 +232,6 @@ func kafkaTools(t *testing.T, kafka *devstack.Kafka) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := kafka.WriteScripts(dir); err != nil {
-		t.Fatal(err)
-	}
-	script, err := os.ReadFile(filepath.Join(dir, "kafka-topics.sh"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	configs := strings.Replace(string(script), "org.apache.kafka.tools.TopicCommand", "kafka.admin.ConfigCommand", 1)
-	if err := os.WriteFile(filepath.Join(dir, "kafka-configs.sh"), []byte(configs), 0o755); err != nil { //nolint:gosec // a program
 		t.Fatal(err)
 	}
 	return dir
