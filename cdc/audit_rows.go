@@ -109,9 +109,8 @@ func (a *rowAudit) rowsOf(ctx context.Context, conn *pgx.Conn, ids []int64) (map
 		if snapshot, err = currentSnapshot(ctx, tx.Conn()); err != nil {
 			return err
 		}
-		id := quoted(a.table.layout.idName)
-		rows, err := tx.Query(ctx, "SELECT "+id+"::int8, "+columnRestaurant+"::text, "+columnClient+"::text FROM "+a.table.from()+
-			" WHERE "+id+" = ANY ($1) AND "+columnRestaurant+" IS NOT NULL AND "+columnClient+" IS NOT NULL", ids)
+		rows, err := tx.Query(ctx, "SELECT "+a.table.columns()+" FROM "+a.table.from()+
+			" WHERE "+quoted(a.table.layout.idName)+" = ANY ($1) AND "+columnRestaurant+" IS NOT NULL AND "+columnClient+" IS NOT NULL", ids)
 		if err != nil {
 			return err
 		}

@@ -217,11 +217,7 @@ func (a *runningAudit) read(ctx context.Context, conn *pgx.Conn, to *rowAudit) e
 			return to.look(id, restaurant, client)
 		})
 	})
-	columns := columnRestaurant + "::text, " + columnClient + "::text"
-	if to.table.layout.keyed {
-		columns = quoted(to.table.layout.idName) + "::int8, " + columns
-	}
-	sql := "COPY (SELECT " + columns + " FROM " + to.table.from() +
+	sql := "COPY (SELECT " + to.table.columns() + " FROM " + to.table.from() +
 		" WHERE " + columnRestaurant + " IS NOT NULL AND " + columnClient + " IS NOT NULL) TO STDOUT (FORMAT binary)"
 	_, err := conn.PgConn().CopyTo(ctx, w, sql)
 	if err == nil {

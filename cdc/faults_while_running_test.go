@@ -175,11 +175,7 @@ func TestIdentityNothingStopsAndResumes(t *testing.T) {
 	for _, identity := range []string{"DEFAULT", "FULL"} {
 		t.Run(identity, func(t *testing.T) {
 			t.Parallel()
-			db := servers.Database(t)
-			contract(t, db, identity)
-			db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
-			g := start(t, db)
-			g.agree(t)
+			db, g := followingAs(t, identity)
 			db.Exec(t, `ALTER TABLE subscribers_restaurants REPLICA IDENTITY NOTHING`,
 				`INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'meanwhile')`)
 			g.saysWhy(t, "replica identity NOTHING")

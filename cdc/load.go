@@ -142,10 +142,6 @@ func joinSnapshot(ctx context.Context, cfg *Config, snapshot string) (*pgx.Conn,
 // upper end: nothing that the snapshot sees lies beyond what was measured, but that need not
 // be relied on.
 func copyStatements(t *tableFacts) []string {
-	columns := columnRestaurant + "::text, " + columnClient + "::text"
-	if t.layout.keyed {
-		columns = quoted(t.layout.idName) + "::int8, " + columns
-	}
 	var pages int64
 	for _, l := range t.leaves {
 		pages = max(pages, l.pages)
@@ -162,7 +158,7 @@ func copyStatements(t *tableFacts) []string {
 		if from+rangePages < pages {
 			where = append(where, fmt.Sprintf("ctid < '(%d,0)'", from+rangePages))
 		}
-		sql := "SELECT " + columns + " FROM " + t.from()
+		sql := "SELECT " + t.columns() + " FROM " + t.from()
 		if len(where) > 0 {
 			sql += " WHERE " + strings.Join(where, " AND ")
 		}

@@ -19,6 +19,15 @@ type tableFacts struct {
 	placed bool
 }
 
+// columns are what a row of the index is made of, in copyRows' order: the id first where rows go by it.
+func (t *tableFacts) columns() string {
+	columns := columnRestaurant + "::text, " + columnClient + "::text"
+	if t.layout.keyed {
+		columns = quoted(t.layout.idName) + "::int8, " + columns
+	}
+	return columns
+}
+
 // from is the table as a statement reads it: without heirs, which are not published under its
 // name, but with partitions, which are.
 func (t *tableFacts) from() string {
