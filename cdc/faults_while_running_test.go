@@ -132,8 +132,7 @@ func (s *slow) Apply(txn *cache.Txn, c cache.Commit) error {
 // many times; one that hangs for longer loses it, and goes on from the slot.
 func TestSlowConsumerKeepsItsWalsender(t *testing.T) {
 	t.Parallel()
-	server := own(t, devstack.PostgresOptions{Settings: map[string]string{"wal_sender_timeout": "1s"}})
-	db := devstacktest.NewDatabase(t, server, "alone")
+	db := quiet(t, map[string]string{"wal_sender_timeout": "1s"})
 	contract(t, db, "DEFAULT")
 	g := build(t, db, config(t, db), 1<<20)
 	index := g.onSlow(t)

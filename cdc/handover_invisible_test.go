@@ -4,9 +4,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-
-	"example.com/tiffin/internal/devstack"
-	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
 // A transaction may be committed in the log before the place where a new slot begins, and not be visible
@@ -14,8 +11,7 @@ import (
 // sends it, so that the load has to see it.
 func TestLoadSeesWhatTheSlotBeginsBehind(t *testing.T) {
 	t.Parallel()
-	server := own(t, devstack.PostgresOptions{Settings: map[string]string{"synchronous_commit": "local", "synchronous_standby_names": "nobody"}})
-	db := devstacktest.NewDatabase(t, server, "alone")
+	db := quiet(t, map[string]string{"synchronous_commit": "local", "synchronous_standby_names": "nobody"})
 	contract(t, db, "DEFAULT")
 	db.Exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
 	g := build(t, db, config(t, db), 1<<20)

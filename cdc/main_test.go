@@ -47,3 +47,9 @@ func own(t *testing.T, options devstack.PostgresOptions) *devstack.Postgres {
 	})
 	return server
 }
+
+// quiet is a database on a server of the test's own, whose log nobody else lengthens.
+func quiet(t *testing.T, settings map[string]string) *devstacktest.Database {
+	t.Helper()
+	return devstacktest.NewDatabase(t, own(t, devstack.PostgresOptions{Settings: settings}), "alone")
+}

@@ -3,9 +3,6 @@ package cdc
 import (
 	"testing"
 	"time"
-
-	"example.com/tiffin/internal/devstack"
-	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
 // A look may fall into the middle of a step of the log's growth: what is expected next is the
@@ -45,9 +42,7 @@ const busyStep, unevenness = 1_200_000, 64 << 10
 // warden looks when it is asked to.
 func hanging(t *testing.T, budget int64) (*rig, *slow) {
 	t.Helper()
-	// A server whose log nobody else lengthens.
-	server := own(t, devstack.PostgresOptions{Settings: map[string]string{"autovacuum": "off", "wal_sender_timeout": "0"}})
-	db := devstacktest.NewDatabase(t, server, "alone")
+	db := quiet(t, map[string]string{"autovacuum": "off", "wal_sender_timeout": "0"})
 	contract(t, db, "DEFAULT")
 	db.Exec(t, `CREATE TABLE busy (x text)`)
 	cfg := config(t, db)

@@ -221,7 +221,7 @@ func TestIdleTableReleasesWAL(t *testing.T) {
 // transaction that pins it goes on.
 func TestRetainedWALIsBounded(t *testing.T) {
 	t.Parallel()
-	db := servers.Database(t)
+	db := quiet(t, nil)
 	contract(t, db, "DEFAULT")
 	g := start(t, db, func(c *Config) { c.MaxRetainedWAL = 8 << 20 })
 	g.agree(t)
@@ -276,8 +276,7 @@ func TestMovedSlotIsAGap(t *testing.T) {
 // runs: it is given up at the budget, again and again, until that has ended.
 func TestSlotInTheMakingIsBounded(t *testing.T) {
 	t.Parallel()
-	server := own(t, devstack.PostgresOptions{}) // whose log nobody else lengthens
-	db := devstacktest.NewDatabase(t, server, "alone")
+	db := quiet(t, nil)
 	contract(t, db, "DEFAULT")
 	db.Exec(t, `CREATE TABLE busy (x text)`)
 	pin := db.Connect(t)
@@ -327,7 +326,7 @@ func TestSlotInTheMakingIsBounded(t *testing.T) {
 // hold back the log for as long as that takes.
 func TestStartGivesUpASlotOverTheBudget(t *testing.T) {
 	t.Parallel()
-	db := servers.Database(t)
+	db := quiet(t, nil)
 	contract(t, db, "DEFAULT")
 	db.Exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`, `SELECT pg_create_logical_replication_slot('`+db.Slot+`', 'pgoutput')`,
 		`INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'c')`, `CREATE TABLE busy (x text)`, `INSERT INTO busy SELECT repeat('x', 1000) FROM generate_series(1,4000)`)
