@@ -82,6 +82,7 @@ mutant apply-looks-at-what-it-granted setup_apply.go 'if step.part == partGrant 
 mutant partition-under-its-root-is-refused publication.go 'if p.under == "" {' 'if true {' PartitionPublishedUnderItsRoot
 mutant a-list-covers-the-identity publication.go "if table.relation.identity == 'f' {" 'if false {' ListThatTheIdentityOutgrew
 mutant warden-has-a-budget warden.go 'if s.retained.passes(slot.retained, s.cfg.MaxRetainedWAL) {' 'if false {' RetainedWALIsBounded
+mutant busy-walsender-is-left-alone warden.go "AND wait_event LIKE 'WalSender%'" '' BusyWalsender
 mutant warden-looks-ahead retention.go 'now+slices.Max(r.growths[:]) > limit' 'now+0*slices.Max(r.growths[:]) > limit' SlotIsGivenUpBeforeTheLargestStep
 mutant slot-that-others-moved-is-a-gap session.go 'if slot.confirmed > s.pos.reported {' 'if false {' MovedSlotIsAGap
 mutant another-system reader.go 'case was.SystemID != system.SystemID:' 'case false:' AnotherSystemLoadsAgain

@@ -19,10 +19,12 @@ const (
 	// attendEvery is how long the owner reads without looking at anything else.
 	attendEvery = time.Second
 	// A source that says nothing is asked to answer after askAfter, is looked at by SQL
-	// after suspectAfter, and is out of sync after silentAfter: /readyz promises 15 s.
+	// after suspectAfter, is out of sync after silentAfter (/readyz promises 15 s), and is
+	// given up after muteAfter if its walsender could answer.
 	askAfter     = 3 * time.Second
 	suspectAfter = 5 * time.Second
 	silentAfter  = 10 * time.Second
+	muteAfter    = 20 * time.Second
 )
 
 // session follows the slot over one connection. Its owner is the goroutine of Run.
@@ -48,6 +50,7 @@ type session struct {
 	failure   atomic.Pointer[error]
 
 	suspect chan struct{} // to the warden: look now
+	mute    atomic.Bool   // to the warden: nothing came for muteAfter, though asked for
 
 	retained retention // of the warden
 }
@@ -212,10 +215,12 @@ func (s *session) freshen() {
 func (s *session) listen(now time.Time) bool {
 	if s.heard {
 		s.heard, s.lastHeard = false, now
+		s.mute.Store(false)
 		s.state.silent(0)
 		return false
 	}
 	silence := now.Sub(s.lastHeard)
+	s.mute.Store(silence >= muteAfter)
 	if silence >= suspectAfter {
 		s.lookNow()
 	}

@@ -88,7 +88,40 @@ func (s *session) inspectSlot(ctx context.Context, conn *pgx.Conn) error {
 	if s.retained.passes(slot.retained, s.cfg.MaxRetainedWAL) {
 		return s.giveUp(ctx, conn, slot)
 	}
+	if s.mute.Load() {
+		return s.endMute(ctx, conn)
+	}
 	return nil
+}
+
+// endMute ends our walsender if it waits for the log or for us, and so reads what it is asked (WalSndLoop,
+// WalSndWaitForWal and ProcessPendingWrites in walsender.c), while no answer comes: the way between is
+// broken, and whoever stands there lets neither kernel know. One that is busy is left alone; another session
+// would begin with the same work.
+func (s *session) endMute(ctx context.Context, conn *pgx.Conn) error {
+	var waits *string
+	err := conn.QueryRow(ctx, "SELECT max(wait_event) FROM pg_stat_activity WHERE pid = $1 AND wait_event LIKE 'WalSender%'", int(s.pid)).Scan(&waits)
+	if err != nil {
+		return &Error{Op: "ask source database for the walsender's state", Err: err}
+	}
+	if waits == nil {
+		return nil
+	}
+	why := fmt.Errorf("replication stream: no answer for %s from walsender %d, which waits (%s): ended it", muteAfter, s.pid, *waits)
+	s.fail(why) // before the walsender's end can be taken for the reason
+	if err := s.endWalsender(ctx, conn); err != nil {
+		return &Error{Op: "end walsender", On: s.cfg.Slot, Err: err}
+	}
+	return why
+}
+
+// endWalsender ends our walsender, as its own role may, and waits for that. The session's end is no reason to
+// stop at it: who holds the slot keeps the next session from it.
+func (s *session) endWalsender(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit)
+	defer cancel()
+	_, err := conn.Exec(ctx, "SELECT pg_terminate_backend($1, $2)", s.pid, (askLimit / 2).Milliseconds())
+	return err
 }
 
 // giveUp ends our walsender and drops the slot, without waiting for the owner of the stream,
@@ -98,10 +131,10 @@ func (s *session) giveUp(ctx context.Context, conn *pgx.Conn, slot slotFacts) er
 		"slot %s held back %d bytes and would soon have passed source.max_retained_wal = %d", s.cfg.Slot, slot.retained, s.cfg.MaxRetainedWAL)}
 	s.fail(why) // before the end of the walsender can be taken for the reason
 	s.cfg.Log.Warn("dropping replication slot", "slot", s.cfg.Slot, "reason", why.reason, "retained_bytes", slot.retained)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit) // the session's end is no reason to stop here
-	defer cancel()
-	_, err := conn.Exec(ctx, "SELECT pg_terminate_backend($1, $2)", s.pid, (askLimit / 2).Milliseconds())
+	err := s.endWalsender(ctx, conn)
 	if err == nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit)
+		defer cancel()
 		_, err = conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", s.cfg.Slot)
 	}
 	if err != nil { // the next session tries again

@@ -21,9 +21,11 @@ type Route struct {
 
 	mu     sync.Mutex
 	to     string
-	most   int           // stalls after so many bytes; 0: never
-	open   chan struct{} // closed while bytes pass
-	conns  map[net.Conn]struct{}
+	most   int                   // stalls after so many bytes; 0: never
+	open   chan struct{}         // closed while bytes pass
+	conns  map[net.Conn]net.Conn // each end's other end
+	held   map[net.Conn]struct{} // the ends of connections that are stalled by themselves
+	freed  chan struct{}         // closed when these pass bytes again
 	closed bool
 }
 
@@ -37,7 +39,7 @@ func OpenRoute(ctx context.Context, from, to string) (*Route, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a route to %s: %w", to, err)
 	}
-	r := &Route{listener: l, to: to, open: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+	r := &Route{listener: l, to: to, open: make(chan struct{}), conns: map[net.Conn]net.Conn{}, held: map[net.Conn]struct{}{}, freed: make(chan struct{})}
 	close(r.open)
 	r.wg.Go(func() { r.serve(context.WithoutCancel(ctx)) })
 	return r, nil
@@ -91,6 +93,20 @@ func (r *Route) stall() {
 	}
 }
 
+// StallPort lets nothing pass of the one connection that its server sees come from a port, until Resume.
+// It reports whether there is one.
+func (r *Route) StallPort(port int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for end, other := range r.conns {
+		if at, ok := end.LocalAddr().(*net.TCPAddr); ok && at.Port == port {
+			r.held[end], r.held[other] = struct{}{}, struct{}{}
+			return true
+		}
+	}
+	return false
+}
+
 // StallAfter lets so many bytes pass first, of both directions and all connections together.
 func (r *Route) StallAfter(bytes int) {
 	r.mu.Lock()
@@ -126,6 +142,9 @@ func (r *Route) resume() {
 	if r.stalled() {
 		close(r.open)
 	}
+	close(r.freed)
+	r.freed = make(chan struct{})
+	clear(r.held)
 }
 
 // Close ends the route and its connections, and waits for its goroutines.
@@ -169,7 +188,7 @@ func (r *Route) connect(in, out net.Conn, to string) {
 		_, _ = in.Close(), out.Close()
 		return
 	}
-	r.conns[in], r.conns[out] = struct{}{}, struct{}{}
+	r.conns[in], r.conns[out] = out, in
 	r.wg.Go(func() { r.pass(in, out) })
 	r.wg.Go(func() { r.pass(out, in) })
 }
@@ -185,17 +204,20 @@ func (r *Route) pass(from, to net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		<-r.passes(n)
+		<-r.passes(n, from)
 		if _, failed := to.Write(buf[:n]); err != nil || failed != nil {
 			return
 		}
 	}
 }
 
-// passes counts n bytes and gives what to wait for before they go on.
-func (r *Route) passes(n int) <-chan struct{} {
+// passes counts n bytes of an end and gives what to wait for before they go on.
+func (r *Route) passes(n int, from net.Conn) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if _, ok := r.held[from]; ok {
+		return r.freed
+	}
 	if r.most > 0 {
 		if r.most -= n; r.most <= 0 {
 			r.most = 0
