@@ -310,7 +310,7 @@ func (e *examination) usable(ctx context.Context) checkup.Finding {
 	}
 	switch {
 	case !e.held.exists && e.cfg.Setup == SetupNever:
-		return checkup.Bad("slot "+e.cfg.Slot+" does not exist, and source.setup is never", slotStep(e.cfg).SQL+" -- or: slotsetup apply")
+		return checkup.Bad("slot "+e.cfg.Slot+" does not exist, and source.setup is never", slotStep(e.cfg).SQL+" "+allVisible+" -- or: slotsetup apply")
 	case !e.held.exists:
 		return checkup.Good("slot " + e.cfg.Slot + " does not exist; the daemon makes it")
 	case e.held.lost:

@@ -11,13 +11,57 @@ import (
 // sends it, so that the load has to see it.
 func TestLoadSeesWhatTheSlotBeginsBehind(t *testing.T) {
 	t.Parallel()
-	db := quiet(t, map[string]string{"synchronous_commit": "local", "synchronous_standby_names": "nobody"})
+	db := quiet(t, hangingCommits)
 	contract(t, db, "DEFAULT")
 	db.Exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
 	g := build(t, db, config(t, db), 1<<20)
+	release := commitBehindASlot(t, g, func() { g.run(t) })
+	g.saysWhy(t, "source:")
+	release()
+	g.agree(t)
+	g.unrebuilt(t)
+}
+
+// The daemon that finds a slot cannot know who ran when it was made: whoever makes it by plan's script has
+// waited for them when that ends.
+func TestPlansScriptWaitsForWhatItsSlotBeginsBehind(t *testing.T) {
+	t.Parallel()
+	db := quiet(t, hangingCommits)
+	contract(t, db, "DEFAULT")
+	g := build(t, db, config(t, db), 1<<20)
+	script, made := printed(t, g.r.cfg, db.Server.Username()), make(chan struct{})
+	release := commitBehindASlot(t, g, func() {
+		go func() {
+			defer close(made)
+			psql(t, db, script)
+		}()
+	})
+	eventually(t, "the script waits", func() bool {
+		select {
+		case <-made:
+			t.Error("it has ended")
+			return true
+		default:
+			return g.one(t, `SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'`) == "1"
+		}
+	})
+	release()
+	<-made
+	g.run(t)
+	g.agree(t)
+	g.unrebuilt(t)
+}
+
+// hangingCommits are settings of a server where a commit that asks for it waits for a standby that is none.
+var hangingCommits = map[string]string{"synchronous_commit": "local", "synchronous_standby_names": "nobody"}
+
+// commitBehindASlot returns when the slot is made, whose making begins with makes, and an INSERT is committed
+// in the log before its beginning. That hangs until it is released.
+func commitBehindASlot(t *testing.T, g *rig, makes func()) (release func()) {
+	t.Helper()
 	begin := func() *pgx.Conn {
 		t.Helper()
-		conn := db.Connect(t)
+		conn := g.db.Connect(t)
 		if _, err := conn.Exec(t.Context(), `BEGIN; SELECT pg_current_xact_id()`); err != nil {
 			t.Fatal(err)
 		}
@@ -29,38 +73,37 @@ func TestLoadSeesWhatTheSlotBeginsBehind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	waits := func(event string, n string) {
+	waits := func(event string) {
 		t.Helper()
-		eventually(t, n+" waiting for "+event, func() bool {
-			return g.one(t, `SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event = $1`, event) == n
+		eventually(t, "one waiting for "+event, func() bool {
+			return g.one(t, `SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event = $1`, event) == "1"
 		})
 	}
 	// The slot waits for the transactions that run when it begins, then for those that run when they have
 	// ended (SnapBuildFindSnapshot in snapbuild.c). Who comes after these is in the log, and not its to send.
 	first := begin()
-	g.run(t)
-	waits("transactionid", "1")
+	makes()
+	waits("transactionid")
 	second := begin()
 	end(first)
 	eventually(t, "the slot waiting for the second", func() bool {
 		return g.one(t, `SELECT count(*)::text FROM pg_locks w JOIN pg_locks h ON h.transactionid = w.transactionid AND h.granted WHERE NOT w.granted AND h.pid = $1`, second.PgConn().PID()) == "1"
 	})
-	committed := make(chan error, 1)
-	late := db.Connect(t)
+	committed, late := make(chan error, 1), g.db.Connect(t)
 	go func() {
 		_, err := late.Exec(t.Context(), `SET synchronous_commit = on; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'late')`)
 		committed <- err
 	}()
-	waits("SyncRep", "1")
+	waits("SyncRep")
 	end(second)
 	eventually(t, "the slot", func() bool {
-		return g.one(t, `SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = $1 AND confirmed_flush_lsn IS NOT NULL`, db.Slot) == "1"
+		return g.one(t, `SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = $1 AND confirmed_flush_lsn IS NOT NULL`, g.db.Slot) == "1"
 	})
-	g.saysWhy(t, "source:")
-	db.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = ''`, `SELECT pg_reload_conf()`)
-	if err := <-committed; err != nil {
-		t.Fatal(err)
+	return func() {
+		t.Helper()
+		g.db.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = ''`, `SELECT pg_reload_conf()`)
+		if err := <-committed; err != nil {
+			t.Fatal(err)
+		}
 	}
-	g.agree(t)
-	g.unrebuilt(t)
 }

@@ -85,6 +85,9 @@ func (s *Script) String() string {
 				continue
 			}
 			b.WriteString(step.SQL + "\n")
+			if step.Settles != "" {
+				b.WriteString(step.Settles + "\n")
+			}
 		}
 		for _, l := range section.Later {
 			comment(&b, "   ", l.Why+":")
@@ -296,7 +299,7 @@ func (s *survey) published() string {
 func (s *survey) slotSection(cfg *Config, outdated bool) Section {
 	out := Section{Name: "slot", Title: "Slot: where the daemon goes on after a blip. It holds back the log while nobody reads from it."}
 	out.Notes = []string{
-		"Making it waits for the transactions that run. The daemon makes it by itself where it is missing (source.setup: auto).",
+		"Making it waits for the transactions that run, and what follows for those that committed meanwhile: it sends none of theirs, and they may be visible later. The daemon makes it by itself where it is missing (source.setup: auto).",
 		"While the daemon runs it gives the slot up at source.max_retained_wal = " + humanize.IBytes(uint64(max(cfg.MaxRetainedWAL, 0))) + "; otherwise only max_slot_wal_keep_size bounds it.",
 	}
 	switch {

@@ -30,7 +30,7 @@ func psql(t *testing.T, db *devstacktest.Database, script string) {
 		cmd := exec.CommandContext(t.Context(), path, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", db.DSN)
 		cmd.Stdin = strings.NewReader(script)
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("psql: %v\n%s\n%s", err, out, script)
+			t.Errorf("psql: %v\n%s\n%s", err, out, script)
 		}
 		return
 	}

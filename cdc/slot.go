@@ -72,12 +72,19 @@ func holder(ctx context.Context, q querier, pid int32) string {
 	return fmt.Sprintf("pid %d, application %q, user %q, from %s", pid, application, user, address)
 }
 
+// allVisible is awaitVisible for psql. Each turn of the loop has a snapshot of its own (READ COMMITTED).
+const allVisible = "DO $$ DECLARE mine xid8 := pg_current_xact_id(); " +
+	"BEGIN WHILE pg_snapshot_xmin(pg_current_snapshot()) < mine LOOP PERFORM pg_sleep(0.1); END LOOP; END $$;"
+
 func slotStep(cfg *Config) Step {
 	failover := ""
 	if cfg.Failover {
 		failover = ", failover => true"
 	}
-	return Step{part: partSlot, SQL: "SELECT pg_create_logical_replication_slot(" + literal(cfg.Slot) + ", 'pgoutput'" + failover + ");", Why: "does not exist"}
+	return Step{
+		part: partSlot, Why: "does not exist", Settles: allVisible,
+		SQL: "SELECT pg_create_logical_replication_slot(" + literal(cfg.Slot) + ", 'pgoutput'" + failover + ");",
+	}
 }
 
 func dropSlotStep(name, why string) Step {

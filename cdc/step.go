@@ -11,6 +11,9 @@ import (
 type Step struct {
 	// SQL is complete, with quoted names and a semicolon.
 	SQL string
+	// Settles is what whoever runs SQL by hand runs after it, "" for nothing: a statement that ends when
+	// what SQL did holds.
+	Settles string
 	// Why says what is missing without it, to follow Subject, or "it ".
 	Why string
 	// Subject is what it is about, in the steps of a Script.
