@@ -21,6 +21,7 @@ func executedBy() map[string]string {
 
 		"docs/moving-over.md":                 "TestMovingOverAndBackLosesAndDoublesNothing",
 		"docs/operating.md: sql partitioned":  "TestFeedbackTableMayBePartitionedAndTrimmed",
+		"docs/operating.md: sql rotated":      "TestFeedbackTableMayBePartitionedAndTrimmed",
 		"docs/operating.md: sql housekeeping": "TestFeedbackTableMayBePartitionedAndTrimmed",
 		"docs/operating.md: sql log":          "TestBudgetOfTheLogIsComputedOnTheServer",
 		"docs/runbooks.md: sh slot":           "TestRunbooksAreRehearsed",
