@@ -57,6 +57,7 @@ func TestPageInABrowser(t *testing.T) {
 		{"dark and light can be read", seeDarkAndLight},
 		{"both languages", readBothLanguages},
 		{"not of this machine", askFromElsewhere},
+		{"what is wrong stands on top", seeWhatIsWrong},
 		{"a daemon that ends is missed", missTheDaemon},
 	} {
 		t.Run(look.what, func(t *testing.T) {
@@ -114,6 +115,7 @@ func seeSinksApart(t *testing.T, b *browser, w *world, r *running) {
 	if ledger, group := b.text("#sinks-ledger"), b.text("#sinks-group"); group != before || ledger == before {
 		t.Errorf("ledger %s, group %s, both before %s", ledger, group, before)
 	}
+	readableInBoth(t, b, "behind")
 	// Of the campaign nobody says that it is delivered, until it is.
 	const listed = `[...document.querySelectorAll('#recent li')].find((e) => e.querySelector('.id').textContent === 'held')?.textContent`
 	b.until(listed + `?.startsWith('under way: 0 of 2 sent')`)
@@ -224,21 +226,44 @@ const contrast = `
 	}
 	return {Least: least, Where: where, Back: getComputedStyle(document.documentElement).backgroundColor};`
 
+// readable holds what is on the screen to WCAG's level AA, and returns the page's background.
+func readable(t *testing.T, b *browser, what string) string {
+	t.Helper()
+	var found struct {
+		Least       float64
+		Where, Back string
+	}
+	b.run(contrast, &found)
+	if found.Least < 4.5 {
+		t.Errorf("%s: a contrast of %.2f in %s", what, found.Least, found.Where)
+	}
+	return found.Back
+}
+
+// readableInBoth holds it in dark and light.
+func readableInBoth(t *testing.T, b *browser, what string) {
+	t.Helper()
+	for _, scheme := range []string{"dark", "light"} {
+		b.scheme(scheme)
+		readable(t, b, what+", "+scheme)
+	}
+}
+
 func seeDarkAndLight(t *testing.T, b *browser, _ *world, r *running) {
 	backs := map[string]string{}
 	for _, scheme := range []string{"dark", "light"} {
 		b.scheme(scheme)
 		b.open(r.url + "/")
 		b.until(`document.getElementById('state').textContent === 'ready' && document.querySelectorAll('#recent li').length === 4`)
-		var found struct {
-			Least       float64
-			Where, Back string
-		}
-		b.run(contrast, &found)
-		if found.Least < 4.5 {
-			t.Errorf("%s: a contrast of %.2f in %s", scheme, found.Least, found.Where)
-		}
-		backs[scheme] = found.Back
+		backs[scheme] = readable(t, b, scheme)
+		b.run(`document.getElementById('query').value = 'ann'; document.getElementById('search').requestSubmit()`, nil)
+		b.until(`document.querySelectorAll('#found-client li').length === 3`)
+		readable(t, b, scheme+", found")
+		b.run(`document.querySelector('#found-client button').click()`, nil)
+		b.until(`document.getElementById('details-list').children.length > 5`)
+		b.run(`document.getElementById('client').value = 'ann'; document.getElementById('ask').requestSubmit()`, nil)
+		b.until(`document.getElementById('answer').textContent.startsWith('ann got it: ')`)
+		readable(t, b, scheme+", details")
 	}
 	if backs["dark"] == backs["light"] {
 		t.Errorf("dark and light are the same: %v", backs)
@@ -294,6 +319,15 @@ func askFromElsewhere(t *testing.T, b *browser, _ *world, r *running) {
 	}
 }
 
+func seeWhatIsWrong(t *testing.T, b *browser, w *world, r *running) {
+	b.open(r.url + "/")
+	w.db.Exec(t, "ALTER TABLE subscribers_restaurants RENAME client_id TO client")
+	b.until(`document.getElementById('state').textContent === 'not ready' && document.getElementById('reasons').textContent.includes('client_id')`)
+	readableInBoth(t, b, "not ready")
+	w.db.Exec(t, "ALTER TABLE subscribers_restaurants RENAME client TO client_id")
+	b.until(`document.getElementById('state').textContent === 'ready' && document.getElementById('reasons').textContent === ''`)
+}
+
 func missTheDaemon(t *testing.T, b *browser, _ *world, r *running) {
 	b.open(r.url + "/")
 	b.until(`document.getElementById('state').textContent === 'ready'`)
@@ -302,6 +336,7 @@ func missTheDaemon(t *testing.T, b *browser, _ *world, r *running) {
 		t.Error(err)
 	}
 	b.until(`document.getElementById('state').textContent === 'no connection, trying again'`)
+	readableInBoth(t, b, "no connection")
 }
 
 // TestPictureOfARunningDaemon makes docs/page.png of a daemon that somebody started, best the demo's
