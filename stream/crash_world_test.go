@@ -183,7 +183,7 @@ func (w *crashWorld) run(t *testing.T) {
 // memoryClient are the options of clients whose brokers are in memory, thousands of them in a test:
 // without what such brokers have no use for, and with which the race detector spends its time.
 func memoryClient(opts ...kgo.Opt) []kgo.Opt {
-	return append(opts, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.DisableClientMetrics())
+	return append(opts, kgo.WithCompressor(nil), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.DisableClientMetrics())
 }
 
 func (w *crashWorld) config() Config {

@@ -151,7 +151,7 @@ func (k *KafkaConfig) ClientOptions() ([]kgo.Opt, error) {
 		kgo.RetryTimeout(15 * time.Second),
 		kgo.DialTimeout(5 * time.Second),
 		kgo.MetadataMinAge(250 * time.Millisecond),
-		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		kgo.WithCompressor(lz4Blocks{}),
 	}
 	if k.TLS.Enabled {
 		cfg, err := k.TLS.config()
