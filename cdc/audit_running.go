@@ -160,12 +160,12 @@ func (a *runningAudit) cover(ctx context.Context, conn *pgx.Conn, audit *cache.A
 		if err != nil {
 			return nil, err
 		}
-		whole, err := locked(ctx, conn, name)
+		table, whole, err := lockTable(ctx, conn, name)
 		if err != nil {
-			return nil, &Error{Op: "begin to read table", On: name.String(), Err: err}
+			return nil, err
 		}
 		if whole && audit.Covers(snapshot) { // which takes one snapshot only
-			return inspectForLoad(ctx, conn, name)
+			return table, nil
 		}
 		if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
 			return nil, err

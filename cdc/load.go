@@ -31,11 +31,7 @@ func load(ctx context.Context, cfg *Config, conn *pgx.Conn, idx Index) (loaded, 
 	if err != nil {
 		return loaded{}, err
 	}
-	exported, snapshot, err := openSnapshot(ctx, conn)
-	if err != nil {
-		return loaded{}, loadError(name, err)
-	}
-	table, err := inspectForLoad(ctx, conn, name)
+	exported, snapshot, table, err := beginLoad(ctx, conn, name)
 	if err != nil {
 		return loaded{}, err
 	}
@@ -57,6 +53,29 @@ func load(ctx context.Context, cfg *Config, conn *pgx.Conn, idx Index) (loaded, 
 	return loaded{snapshot: snapshot, table: table}, nil
 }
 
+// loadTries is how many snapshots a load takes before it leaves it to the next session.
+const loadTries = 5
+
+// beginLoad begins the transaction that the load reads in, with a snapshot that shows the table. It takes
+// another one if somebody rewrote or emptied the table before it was locked: whatever the log tells of that,
+// it sends no rows for those that were rewritten, and none of them is seen by an older snapshot.
+func beginLoad(ctx context.Context, conn *pgx.Conn, name tableName) (exported string, snapshot cache.Snapshot, table *tableFacts, err error) {
+	for range loadTries {
+		exported, snapshot, err = openSnapshot(ctx, conn)
+		if err != nil {
+			return "", snapshot, nil, loadError(name, err)
+		}
+		var whole bool
+		if table, whole, err = lockTable(ctx, conn, name); err != nil || whole {
+			return exported, snapshot, table, err
+		}
+		if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
+			return "", snapshot, nil, loadError(name, err)
+		}
+	}
+	return "", snapshot, nil, loadError(name, errors.New("it is rewritten again and again"))
+}
+
 // openSnapshot begins the transaction that the load reads in, and exports what it sees. pgx's
 // own Tx would hide the connection that COPY needs.
 func openSnapshot(ctx context.Context, conn *pgx.Conn) (exported string, snapshot cache.Snapshot, err error) {
@@ -73,15 +92,18 @@ func openSnapshot(ctx context.Context, conn *pgx.Conn) (exported string, snapsho
 	return exported, snapshot, err
 }
 
-// inspectForLoad reads the catalog in the load's own snapshot.
-func inspectForLoad(ctx context.Context, conn *pgx.Conn, name tableName) (*tableFacts, error) {
+// lockTable reads the catalog, keeps others from rewriting the table until the transaction ends, and
+// reports whether its snapshot shows the table whole.
+func lockTable(ctx context.Context, conn *pgx.Conn, name tableName) (table *tableFacts, whole bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
 	defer cancel()
-	table, err := inspectTable(ctx, conn, name)
-	if err != nil {
-		return nil, err
+	if table, err = inspectTable(ctx, conn, name); err != nil { // which names what is missing
+		return nil, false, err
 	}
-	return table, table.measure(ctx, conn)
+	if whole, err = locked(ctx, conn, name); err != nil {
+		return nil, false, &Error{Op: "lock table", On: name.String(), Err: err}
+	}
+	return table, whole, table.measure(ctx, conn)
 }
 
 func loadError(name tableName, err error) error {
