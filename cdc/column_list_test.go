@@ -74,8 +74,8 @@ func sharesLoads(t *testing.T, db *devstacktest.Database, role string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table.leaves[0].pages = 2 * rangePages
-	statements := copyStatements(table)
+	table.leaves[0].pages = 2 * loadRange
+	statements := copyStatements(table, loadRange)
 	if len(statements) != 2 {
 		t.Fatalf("%d ranges, want 2", len(statements))
 	}
@@ -89,12 +89,12 @@ func sharesLoads(t *testing.T, db *devstacktest.Database, role string) {
 // The right to know where rows lie only shares the load among connections: without it one does it all.
 func TestLoadWithoutPlaces(t *testing.T) {
 	t.Parallel()
-	table := &tableFacts{kind: 'r', leaves: []leaf{{pages: 3 * rangePages}}}
-	if n := len(copyStatements(table)); n != 1 {
+	table := &tableFacts{kind: 'r', leaves: []leaf{{pages: 3 * loadRange}}}
+	if n := len(copyStatements(table, loadRange)); n != 1 {
 		t.Errorf("%d ranges without the right to %s, want 1", n, columnPlace)
 	}
 	table.placed = true
-	if n := len(copyStatements(table)); n != 3 {
+	if n := len(copyStatements(table, loadRange)); n != 3 {
 		t.Errorf("%d ranges, want 3", n)
 	}
 }

@@ -70,7 +70,8 @@ type Config struct {
 	Now     func() time.Time // default: time.Now
 	Rand    func() float64   // in [0, 1), jitter of the backoff; default: math/rand/v2
 
-	pulse *pulse.Pulse // of a load; nil for one that nobody looks at
+	pulse      *pulse.Pulse // of a load; nil for one that nobody looks at
+	rangePages int64        // of the table, for one COPY of a load; 0 means loadRange
 }
 
 // slotName is what Postgres accepts (ReplicationSlotValidateName in slot.c).
@@ -113,6 +114,7 @@ func (c Config) withDefaults() Config {
 	c.StatusInterval = or(c.StatusInterval, 10*time.Second)
 	c.HoldLimit = or(c.HoldLimit, 3*time.Minute)
 	c.LoadConns = or(c.LoadConns, 2)
+	c.rangePages = or(c.rangePages, loadRange)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -131,6 +131,49 @@ func TestStaleMarkIsBounded(t *testing.T) {
 	}
 }
 
+// While the source is there a fence waits for it, however slow the index is.
+func TestNoStaleMarkBesideTheSource(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	cfg := config(t, db)
+	cfg.MaxStaleness = time.Hour
+	g := build(t, db, cfg, 1<<20)
+	index := g.onSlow(t)
+	g.run(t)
+	g.agree(t)
+	index.each.Store(int64(10 * replyAfter))
+	g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', 'c')`)
+	if mark := g.fence(t); mark.Stale {
+		t.Errorf("a mark beside the source: %+v", mark)
+	}
+	g.agree(t)
+}
+
+// Of an index that was given up nobody knows the age: there is no mark, however long max_staleness is.
+func TestStaleMarkNeedsAnIndex(t *testing.T) {
+	t.Parallel()
+	for what, sql := range map[string]string{
+		"renamed column": `ALTER TABLE subscribers_restaurants RENAME client_id TO client`,
+		"other table":    `ALTER TABLE subscribers_restaurants RENAME TO was`,
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			db := servers.Database(t)
+			contract(t, db, "DEFAULT")
+			g := start(t, db, func(c *Config) { c.MaxStaleness = time.Hour })
+			g.agree(t)
+			g.exec(t, sql)
+			eventually(t, "the index is given up", func() bool { return !g.r.state.isLoaded() })
+			short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			if mark, err := g.r.Wait(short); err == nil {
+				t.Errorf("mark of an index that was given up: %+v", mark)
+			}
+		})
+	}
+}
+
 // shifted is the clock, moved.
 type shifted struct {
 	mu sync.Mutex

@@ -14,9 +14,9 @@ import (
 	"example.com/tiffin/internal/pulse"
 )
 
-// rangePages is the share of a table that one COPY reads: 64 MB at 8 kB a page, about a
+// loadRange is how many pages of a table one COPY reads: 64 MB at 8 kB a page, about a
 // second's work, so that connections finish together.
-const rangePages = 8192
+const loadRange = 8192
 
 // loaded is what a load leaves behind.
 type loaded struct {
@@ -112,7 +112,7 @@ func loadError(name tableName, err error) error {
 
 // copyAll shares the table's ranges among connections and returns how many rows had a NULL.
 func copyAll(ctx context.Context, cfg *Config, first *pgx.Conn, snapshot string, table *tableFacts, into *cache.Load) (int64, error) {
-	statements := copyStatements(table)
+	statements := copyStatements(table, cfg.rangePages)
 	work := make(chan string, len(statements))
 	for _, s := range statements {
 		work <- s
@@ -159,11 +159,11 @@ func joinSnapshot(ctx context.Context, cfg *Config, snapshot string) (*pgx.Conn,
 	return conn, nil
 }
 
-// copyStatements cuts the table into ranges of pages; of a partitioned one, every partition
+// copyStatements cuts the table into ranges of so many pages; of a partitioned one, every partition
 // at once, read through the table on which the right to read was granted. The last has no
 // upper end: nothing that the snapshot sees lies beyond what was measured, but that need not
 // be relied on.
-func copyStatements(t *tableFacts) []string {
+func copyStatements(t *tableFacts, share int64) []string {
 	var pages int64
 	for _, l := range t.leaves {
 		pages = max(pages, l.pages)
@@ -172,13 +172,13 @@ func copyStatements(t *tableFacts) []string {
 	if !t.placed {
 		pages = 0 // one range, without ends
 	}
-	for from := int64(0); from == 0 || from < pages; from += rangePages {
+	for from := int64(0); from == 0 || from < pages; from += share {
 		var where []string
 		if from > 0 {
 			where = append(where, fmt.Sprintf("ctid >= '(%d,0)'", from))
 		}
-		if from+rangePages < pages {
-			where = append(where, fmt.Sprintf("ctid < '(%d,0)'", from+rangePages))
+		if from+share < pages {
+			where = append(where, fmt.Sprintf("ctid < '(%d,0)'", from+share))
 		}
 		sql := "SELECT " + t.columns() + " FROM " + t.from()
 		if len(where) > 0 {

@@ -88,6 +88,9 @@ mutant slot-that-others-moved-is-a-gap session.go 'if slot.confirmed > s.pos.rep
 mutant another-system reader.go 'case was.SystemID != system.SystemID:' 'case false:' AnotherSystemLoadsAgain
 mutant another-timeline reader.go 'case was.Timeline != system.Timeline:' 'case false:' FailoverLoadsAgain
 mutant rebuilds-are-counted rebuilds.go 'if len(r.at) >= rebuildsPerHour {' 'if false {' TooManyRebuildsStop
+mutant stale-mark-needs-an-index fence.go '|| !r.state.isLoaded() {' '|| false {' StaleMarkNeeds
+mutant no-stale-mark-in-sync fence.go '|| r.state.inSync() ||' '||' NoStaleMarkBeside
+mutant load-joins-one-snapshot load.go ', "SET TRANSACTION SNAPSHOT " + literal(snapshot)' '' LoadByRanges
 mutant stale-mark-has-an-age fence.go 'time.Unix(0, r.freshAt.Load())) > r.cfg.MaxStaleness {' 'time.Unix(0, r.freshAt.Load())) > 1000*r.cfg.MaxStaleness {' StaleMarkIsBounded
 mutant held-slot-is-waited-for-to-a-bound reader.go 'now.Sub(r.heldSince) > r.cfg.HoldLimit && !r.synced' 'false' HeldSlotNamesTheHolder
 mutant slot-in-the-making-has-a-budget retention.go 'if account.passes(slot.retained, cfg.MaxRetainedWAL) {' 'if account.passes(slot.retained, cfg.MaxRetainedWAL) && false {' SlotInTheMakingIsBounded

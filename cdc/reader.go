@@ -94,8 +94,9 @@ func (r *Reader) Run(ctx context.Context) error {
 		if r.settled || r.pos.applied > from { // progress is no failed attempt
 			attempt, r.settled = 0, false
 		}
+		final := r.consider(err) // which may forget the index: before a fence can take it for one of bounded age
 		r.state.say(err.Error())
-		if final := r.consider(err); final != nil {
+		if final != nil {
 			r.state.say(final.Error())
 			return fmt.Errorf("follow source database: %w", final)
 		}
