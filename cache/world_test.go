@@ -27,6 +27,7 @@ type world struct {
 	nextXid uint64
 	running []uint64 // xids without a commit
 	nextID  int64
+	freed   []freedID
 	churn   int
 
 	// What the index was given; begun counts a transaction when Apply is called, applied when
@@ -43,6 +44,12 @@ const restaurants = 5
 type worldRow struct {
 	restaurant, client string
 	by                 *worldTxn // nobody else may change the row before it is visible
+}
+
+// freedID is of a row that a transaction deleted.
+type freedID struct {
+	id int64
+	by *worldTxn
 }
 
 type worldTxn struct {
@@ -156,6 +163,9 @@ func (w *world) op(t *worldTxn) {
 			o.newID = o.id
 		} else {
 			w.nextID += 1 + int64(w.rng.IntN(3))
+			if again, ok := w.again(t); ok {
+				o.newID = again
+			}
 		}
 		if o.deletes && w.rng.IntN(3) == 0 {
 			o.newR, o.sameR = o.oldR, true
@@ -166,7 +176,24 @@ func (w *world) op(t *worldTxn) {
 		w.rows[o.newID] = &worldRow{o.newR, o.newC, t}
 		w.touch(o.newR, t)
 	}
+	if o.deletes && w.rows[o.id] == nil {
+		w.freed = append(w.freed, freedID{o.id, t})
+	}
 	t.ops = append(t.ops, o)
+}
+
+// again sometimes gives an id that another row had, whose end t sees.
+func (w *world) again(t *worldTxn) (int64, bool) {
+	n := len(w.freed) - 1
+	if n < 0 || w.rng.IntN(2) == 0 {
+		return 0, false
+	}
+	f := w.freed[n]
+	if w.rows[f.id] != nil || f.by != t && f.by.seen < 0 {
+		return 0, false
+	}
+	w.freed = w.freed[:n]
+	return f.id, true
 }
 
 // changeable finds a row that t may change: its last change is visible, or t's own.

@@ -31,6 +31,9 @@ func TestEveryChangeUnderEachIdentity(t *testing.T) {
 					`UPDATE subscribers_restaurants SET id = id + 200000, client_id = client_id || 'x' WHERE restaurant_id = 'r3'`,
 					`UPDATE subscribers_restaurants SET id = id WHERE restaurant_id = 'r4'`,
 					`DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r5'`,
+					`INSERT INTO subscribers_restaurants (id, restaurant_id, client_id) VALUES (5, 'r5', 'another, of an id that is free')`,
+					`BEGIN; DELETE FROM subscribers_restaurants WHERE id = 5; INSERT INTO subscribers_restaurants (id, restaurant_id, client_id) VALUES (5, 'r1', 'again'); UPDATE subscribers_restaurants SET id = 15 WHERE id = 5; INSERT INTO subscribers_restaurants (id, restaurant_id, client_id) VALUES (5, 'r5', 'and again'); COMMIT`,
+					`BEGIN; UPDATE subscribers_restaurants SET id = 25 WHERE id = 5; UPDATE subscribers_restaurants SET id = 5 WHERE id = 15; UPDATE subscribers_restaurants SET id = 15 WHERE id = 25; COMMIT`,
 					`BEGIN; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r30','a'); SAVEPOINT s; DELETE FROM subscribers_restaurants; ROLLBACK TO s; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r30','b'); COMMIT`,
 					`BEGIN; SAVEPOINT a; UPDATE subscribers_restaurants SET client_id = client_id || 'a' WHERE restaurant_id = 'r8'; SAVEPOINT b; DELETE FROM subscribers_restaurants WHERE restaurant_id = 'r8'; ROLLBACK TO b; SAVEPOINT c; INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r8','kept'); RELEASE c; SAVEPOINT d; TRUNCATE subscribers_restaurants; ROLLBACK TO d; RELEASE a; COMMIT`,
 					`BEGIN; DELETE FROM subscribers_restaurants; ROLLBACK`,
@@ -49,6 +52,41 @@ func TestEveryChangeUnderEachIdentity(t *testing.T) {
 				}
 				for _, sql := range steps {
 					db.Exec(t, sql)
+					g.agree(t)
+				}
+				g.unrebuilt(t)
+			})
+		}
+	})
+}
+
+// Columns that nobody here needs come and go before, between and behind the needed ones, which so change their
+// places, also in the middle of a transaction.
+func TestNeededColumnsChangePlace(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, server *devstack.Postgres) {
+		for _, identity := range []string{"DEFAULT", "INDEX", "FULL"} {
+			t.Run(identity, func(t *testing.T) {
+				t.Parallel()
+				db := databaseOn(t, server)
+				db.Exec(t, `CREATE TABLE subscribers_restaurants (a text, id serial PRIMARY KEY, b text, client_id varchar NOT NULL, c text, restaurant_id varchar NOT NULL)`)
+				if identity == "INDEX" {
+					db.Exec(t, `CREATE UNIQUE INDEX pair ON subscribers_restaurants (client_id, restaurant_id)`)
+					identity = "USING INDEX pair"
+				}
+				db.Exec(t, `ALTER TABLE subscribers_restaurants REPLICA IDENTITY `+identity,
+					`INSERT INTO subscribers_restaurants (a, b, c, restaurant_id, client_id) SELECT 'a', 'b', i, 'r'||i%10, 'c'||i FROM generate_series(1,100) i`)
+				g := start(t, db)
+				g.agree(t)
+				for i, alter := range []string{
+					`DROP COLUMN a`, `DROP COLUMN b`, `ADD COLUMN d text DEFAULT 'd'`, `ALTER COLUMN c TYPE int USING c::int`, // which rewrites the rows
+					`RENAME COLUMN d TO b`, `DROP COLUMN c`,
+				} {
+					change := func(n int) string {
+						return fmt.Sprintf(`UPDATE subscribers_restaurants SET client_id = client_id || '-%[1]d' WHERE restaurant_id = 'r%[1]d'; DELETE FROM subscribers_restaurants WHERE client_id = 'c2%[1]d';
+							INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r%[1]d', 'new %[2]d')`, i, n)
+					}
+					db.Exec(t, `BEGIN; `+change(1)+`; ALTER TABLE subscribers_restaurants `+alter+`; `+change(2)+`; COMMIT`)
 					g.agree(t)
 				}
 				g.unrebuilt(t)
@@ -92,16 +130,20 @@ func TestDuplicatesCountOnce(t *testing.T) {
 // An unchanged TOAST value is not sent; the index keeps what it knows.
 func TestUnchangedTOASTKeepsTheValue(t *testing.T) {
 	t.Parallel()
-	for _, identity := range []string{"DEFAULT", "FULL"} {
+	for identity, times := range map[string]int{"DEFAULT": 1000, "FULL": 1000, "INDEX": 200} { // an index holds no more
 		t.Run(identity, func(t *testing.T) {
 			t.Parallel()
 			db := servers.Database(t)
 			contract(t, db, identity)
-			db.Exec(t, `ALTER TABLE subscribers_restaurants ALTER COLUMN client_id SET STORAGE EXTERNAL`)
-			db.Exec(t, `ALTER TABLE subscribers_restaurants ALTER COLUMN restaurant_id DROP NOT NULL`) // which changes nothing
+			db.Exec(t, `ALTER TABLE subscribers_restaurants ALTER COLUMN client_id SET STORAGE EXTERNAL, ADD COLUMN other text`)
+			if identity != "INDEX" {
+				db.Exec(t, `ALTER TABLE subscribers_restaurants ALTER COLUMN restaurant_id DROP NOT NULL`) // which changes nothing
+			}
 			g := start(t, db)
-			long := strings.Repeat("long client ", 1000)
+			long := strings.Repeat("long client ", times)
 			g.exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) VALUES ('r1', $1)`, long)
+			g.agree(t)
+			g.exec(t, `UPDATE subscribers_restaurants SET other = 'x'`)
 			g.agree(t)
 			g.exec(t, `UPDATE subscribers_restaurants SET restaurant_id = 'r2'`)
 			g.agree(t)
