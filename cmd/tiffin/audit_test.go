@@ -13,6 +13,7 @@ import (
 
 	"example.com/tiffin/cdc"
 	"example.com/tiffin/cmd/internal/command"
+	"example.com/tiffin/cmd/internal/daemon"
 )
 
 // Not parallel: commands read the environment of the process.
@@ -85,6 +86,46 @@ func TestAuditAsksTheRunningDaemon(t *testing.T) {
 	}
 }
 
+// Every difference that a daemon finds is told by name, and they are the exit status.
+//
+// Not parallel: as above.
+func TestAuditNamesTheDaemonsDifferences(t *testing.T) {
+	clearEnvironment(t)
+	found := []cdc.Difference{
+		{Restaurant: "r1", Client: "ann", Text: "the table has it, the index has not"},
+		{Restaurant: "r2", Text: "2 rows in the table, 3 in the index"},
+	}
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		out := json.NewEncoder(w)
+		for _, line := range []any{cdc.AuditProgress{}, found[0], found[1], daemon.AuditSummary{Index: daemon.IndexRunning, Rows: 5, Differences: 2}} {
+			if err := out.Encode(line); err != nil {
+				t.Error(err)
+			}
+		}
+	}))
+	defer endpoint.Close()
+	code, stdout, stderr := execute(t, "audit", "--daemon", endpoint.URL)
+	if code != command.ExitFault || !strings.Contains(stderr, "index and table differ in 2 places") {
+		t.Errorf("%d %q", code, stderr)
+	}
+	for _, line := range []string{`restaurant "r1", client "ann": the table has it, the index has not` + "\n", `restaurant "r2": 2 rows in the table, 3 in the index` + "\n", "5 rows, 2 differences"} {
+		if !strings.Contains(stdout, line) {
+			t.Errorf("%q lacks %q", stdout, line)
+		}
+	}
+	code, stdout, _ = execute(t, "audit", "--json", "--daemon", endpoint.URL)
+	lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
+	if code != command.ExitFault || len(lines) != 3 || !strings.HasPrefix(lines[2], `{"ok":false,`) {
+		t.Fatalf("%d %q", code, lines)
+	}
+	for i, want := range found {
+		var got cdc.Difference
+		if err := json.Unmarshal([]byte(lines[i]), &got); err != nil || got != want {
+			t.Errorf("%q: %v", lines[i], err)
+		}
+	}
+}
+
 // A daemon that cannot compare says why, and one that hangs is found out.
 //
 // Not parallel: as above.
@@ -132,9 +173,9 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 func TestDaemonIsAskedByTheNameThatItKnows(t *testing.T) {
 	t.Parallel()
 	asked := make(chan string, 1)
-	daemon := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Host }))
-	defer daemon.Close()
-	_, _ = auditRunning(t.Context(), daemon.URL, patience, auditTo{}) // it says nothing
+	endpoint := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Host }))
+	defer endpoint.Close()
+	_, _ = auditRunning(t.Context(), endpoint.URL, patience, auditTo{}) // it says nothing
 	if host := <-asked; host != "localhost" {
 		t.Errorf("asked as %s", host)
 	}
