@@ -229,6 +229,11 @@ func TestLengthsAndIDs(t *testing.T) {
 			g.exec(t, `DELETE FROM subscribers_restaurants WHERE id BETWEEN -10 AND 10 OR id > 1005`)
 			g.agree(t)
 			g.unrebuilt(t)
+			g.exec(t, `ALTER TABLE subscribers_restaurants ALTER id TYPE bigint`) // they had run out
+			g.exec(t, `INSERT INTO subscribers_restaurants VALUES ($1, 'large', 'r1'), (-$1, 'large', 'r2')`, int64(1)<<40)
+			g.agree(t)
+			g.exec(t, `DELETE FROM subscribers_restaurants WHERE id > 100`)
+			g.agree(t)
 		})
 	}
 }
