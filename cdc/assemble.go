@@ -144,6 +144,7 @@ func (a *assembler) relation(body []byte) error {
 	case !f.layout.sameRows(&a.loaded):
 		f.err = &rebuildError{reason: "columns", err: fmt.Errorf("the type of a needed column of table %s was changed", a.table)}
 	}
+	f.layout.padded = a.loaded.padded // of the same types
 	a.rels[rel.oid] = f
 	return nil
 }
@@ -280,10 +281,10 @@ func (a *assembler) pairOrUnchanged(l *layout) (restaurant, client []byte, err e
 		return a.pair(l, a.row.new)
 	}
 	if r.kind == 't' {
-		restaurant = trimmed(r.text, l.types[0])
+		restaurant = trimmed(r.text, l.padded[0])
 	}
 	if c.kind == 't' {
-		client = trimmed(c.text, l.types[1])
+		client = trimmed(c.text, l.padded[1])
 	}
 	return restaurant, client, nil
 }
@@ -291,7 +292,7 @@ func (a *assembler) pairOrUnchanged(l *layout) (restaurant, client []byte, err e
 func (a *assembler) pair(l *layout, row []field) (restaurant, client []byte, err error) {
 	r, c := row[l.restaurant], row[l.client]
 	if r.kind == 't' && c.kind == 't' {
-		return trimmed(r.text, l.types[0]), trimmed(c.text, l.types[1]), nil
+		return trimmed(r.text, l.padded[0]), trimmed(c.text, l.padded[1]), nil
 	}
 	if r.kind == 'n' || c.kind == 'n' {
 		a.warnOfNull()
@@ -323,8 +324,8 @@ func (l *layout) idOf(row []field) (int64, error) {
 }
 
 // trimmed takes the padding off a character(n), as the cast to text of a load does.
-func trimmed(text []byte, typ uint32) []byte {
-	if typ == oidBpchar {
+func trimmed(text []byte, padded bool) []byte {
+	if padded {
 		return bytes.TrimRight(text, " ")
 	}
 	return text

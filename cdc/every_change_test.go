@@ -135,7 +135,7 @@ func TestUnchangedTOASTKeepsTheValue(t *testing.T) {
 			t.Parallel()
 			db := servers.Database(t)
 			contract(t, db, identity)
-			db.Exec(t, `ALTER TABLE subscribers_restaurants ALTER COLUMN client_id SET STORAGE EXTERNAL, ADD COLUMN other text`)
+			db.Exec(t, `ALTER TABLE subscribers_restaurants ALTER COLUMN client_id SET STORAGE EXTERNAL, ALTER COLUMN restaurant_id TYPE char(10), ADD COLUMN other text`)
 			if identity != "INDEX" {
 				db.Exec(t, `ALTER TABLE subscribers_restaurants ALTER COLUMN restaurant_id DROP NOT NULL`) // which changes nothing
 			}
@@ -176,33 +176,39 @@ func TestUnchangedTOASTOfARowSetAsideLoadsAgain(t *testing.T) {
 	}
 }
 
-// Texts and types of any kind come through as Postgres prints them.
+// Texts and types of any kind come through as Postgres prints them, from memory as well as read through.
 func TestTypesAndTexts(t *testing.T) {
 	t.Parallel()
-	for _, typ := range []string{"uuid", "char(40)", "bigint", "text"} {
-		t.Run(typ, func(t *testing.T) {
-			t.Parallel()
-			db := servers.Database(t)
-			db.Exec(t, fmt.Sprintf(`CREATE TABLE subscribers_restaurants (n text, restaurant_id %s, id bigint PRIMARY KEY, client_id varchar)`, typ))
-			value := map[string]string{"uuid": "123e4567-e89b-12d3-a456-426614174000", "char(40)": "r1 ", "bigint": "-5", "text": "Кафе «№1» 🍕 \\ ' \""}[typ]
-			insert := fmt.Sprintf(`INSERT INTO subscribers_restaurants VALUES (NULL, $1::text::%s, $2, $3)`, typ)
-			// 64 KiB of budget: nothing may depend on what is resident.
-			cfg := config(t, db)
-			g := build(t, db, cfg, 64<<10)
-			g.exec(t, insert, value, int64(1)<<40, "")
-			g.exec(t, `INSERT INTO subscribers_restaurants VALUES (NULL, NULL, 2, 'no restaurant'), (NULL, NULL, 3, NULL)`)
-			g.run(t)
-			g.agree(t)
-			g.exec(t, insert, value, -7, "ü")
-			g.exec(t, `UPDATE subscribers_restaurants SET client_id = NULL WHERE id = -7`)
-			g.agree(t)
-			g.exec(t, `UPDATE subscribers_restaurants SET client_id = 'again', restaurant_id = (SELECT restaurant_id FROM subscribers_restaurants WHERE id = -7) WHERE id IN (2, -7)`)
-			g.agree(t)
-			g.exec(t, `DELETE FROM subscribers_restaurants WHERE id IN (-7, 3)`)
-			g.agree(t)
-			g.unrebuilt(t)
-		})
+	for typ, value := range map[string]string{
+		"uuid": "123e4567-e89b-12d3-a456-426614174000", "char(40)": "r1 ", "padded": "r1", "bigint": "-5", "text": "Кафе «№1» 🍕 \\ ' \"",
+	} {
+		for name, budget := range map[string]int64{"from memory": 1 << 20, "read through": 1} {
+			t.Run(typ+" "+name, func(t *testing.T) {
+				t.Parallel()
+				followType(t, typ, value, budget)
+			})
+		}
 	}
+}
+
+func followType(t *testing.T, typ, value string, budget int64) {
+	db := servers.Database(t)
+	db.Exec(t, `CREATE DOMAIN code AS char(10); CREATE DOMAIN padded AS code`,
+		fmt.Sprintf(`CREATE TABLE subscribers_restaurants (n text, restaurant_id %s, id bigint PRIMARY KEY, client_id varchar)`, typ))
+	insert := fmt.Sprintf(`INSERT INTO subscribers_restaurants VALUES (NULL, $1::text::%s, $2, $3)`, typ)
+	g := build(t, db, config(t, db), budget)
+	g.exec(t, insert, value, int64(1)<<40, "")
+	g.exec(t, `INSERT INTO subscribers_restaurants VALUES (NULL, NULL, 2, 'no restaurant'), (NULL, NULL, 3, NULL)`)
+	g.run(t)
+	g.agree(t)
+	g.exec(t, insert, value, -7, "ü")
+	g.exec(t, `UPDATE subscribers_restaurants SET client_id = NULL WHERE id = -7`)
+	g.agree(t)
+	g.exec(t, `UPDATE subscribers_restaurants SET client_id = 'again', restaurant_id = (SELECT restaurant_id FROM subscribers_restaurants WHERE id = -7) WHERE id IN (2, -7)`)
+	g.agree(t)
+	g.exec(t, `DELETE FROM subscribers_restaurants WHERE id IN (-7, 3)`)
+	g.agree(t)
+	g.unrebuilt(t)
 }
 
 // Texts may be of any length, and ids of any integer type, loaded as well as streamed.

@@ -88,6 +88,10 @@ mutant slot-that-others-moved-is-a-gap session.go 'if slot.confirmed > s.pos.rep
 mutant another-system reader.go 'case was.SystemID != system.SystemID:' 'case false:' AnotherSystemLoadsAgain
 mutant another-timeline reader.go 'case was.Timeline != system.Timeline:' 'case false:' FailoverLoadsAgain
 mutant rebuilds-are-counted rebuilds.go 'if len(r.at) >= rebuildsPerHour {' 'if false {' TooManyRebuildsStop
+mutant padding-is-none-of-a-text assemble.go 'return trimmed(r.text, l.padded[0])' 'return r.text' TypesAndTexts
+mutant padding-is-none-beside-unchanged-toast assemble.go 'restaurant = trimmed(r.text, l.padded[0])' 'restaurant = r.text' UnchangedTOASTKeeps
+mutant padded-type-has-no-length table.go 'format_type(a.atttypid, -1)' 'format_type(a.atttypid, NULL)' TypesAndTexts
+mutant domain-is-what-it-is-over assemble.go 'f.layout.padded = a.loaded.padded' '' TypesAndTexts
 mutant stale-mark-needs-an-index fence.go '|| !r.state.isLoaded() {' '|| false {' StaleMarkNeeds
 mutant no-stale-mark-in-sync fence.go '|| r.state.inSync() ||' '||' NoStaleMarkBeside
 mutant load-joins-one-snapshot load.go ', "SET TRANSACTION SNAPSHOT " + literal(snapshot)' '' LoadByRanges

@@ -32,6 +32,8 @@ type column struct {
 	name string
 	typ  uint32
 	key  bool // part of the replica identity
+	// padded: its values are character(n). The log names a domain, not what that is over.
+	padded bool
 }
 
 // layout says where in a relation's tuples the needed values are, and what an old tuple of it
@@ -44,6 +46,7 @@ type layout struct {
 	idName             string
 	restaurant, client int
 	types              [2]uint32 // of restaurant and client
+	padded             [2]bool   // theirs are character(n)
 	columns            int
 }
 
@@ -55,9 +58,9 @@ func layoutOf(rel relation) (layout, error) {
 	for i, c := range rel.columns {
 		switch c.name {
 		case columnRestaurant:
-			l.restaurant, l.types[0] = i, c.typ
+			l.restaurant, l.types[0], l.padded[0] = i, c.typ, c.padded || c.typ == oidBpchar
 		case columnClient:
-			l.client, l.types[1] = i, c.typ
+			l.client, l.types[1], l.padded[1] = i, c.typ, c.padded || c.typ == oidBpchar
 		}
 		if c.key {
 			keys = append(keys, i)

@@ -107,15 +107,17 @@ func unloggedError(name tableName) error {
 }
 
 // columnsSQL gives the published columns of relations, and which are the replica identity
-// (RelationGetReplicaIndex and RelationGetIndexAttrBitmap in relcache.c).
+// (RelationGetReplicaIndex and RelationGetIndexAttrBitmap in relcache.c). A type is named without a length, as -1 has
+// it: by NULL a character(n) were "character", which means one of them (format_type.c).
+// A domain, also one over a domain, has the output function of the type below it (DefineDomain in typecmds.c).
 const columnsSQL = `
-	SELECT a.attrelid, a.attname, a.atttypid, c.relreplident::text, format_type(a.atttypid, NULL),
-	       b.typcategory = 'S' OR b.oid IN ('uuid'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype),
+	SELECT a.attrelid, a.attname, a.atttypid, c.relreplident::text, format_type(a.atttypid, -1),
+	       t.typcategory = 'S' OR t.typoutput IN ('uuid_out'::regproc, 'int2out'::regproc, 'int4out'::regproc, 'int8out'::regproc),
+	       t.typoutput = 'bpcharout'::regproc,
 	       c.relreplident = 'f' OR coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false)
 	FROM pg_attribute a
 	JOIN pg_class c ON c.oid = a.attrelid
 	JOIN pg_type t ON t.oid = a.atttypid
-	JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
 	LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisvalid AND i.indimmediate
 	     AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
 	WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
@@ -145,7 +147,7 @@ func readRelations(ctx context.Context, q querier, oids []uint32, t *tableFacts)
 	var col column
 	var identity, typ string
 	var fits bool
-	_, err = pgx.ForEachRow(rows, []any{&oid, &col.name, &col.typ, &identity, &typ, &fits, &col.key}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&oid, &col.name, &col.typ, &identity, &typ, &fits, &col.padded, &col.key}, func() error {
 		rel := relations[oid]
 		if rel == nil {
 			rel = &relation{oid: oid, identity: identity[0], name: t.relation.name}
