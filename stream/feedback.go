@@ -88,6 +88,8 @@ type feedback struct {
 	ledger
 	cfg  *Config
 	conn *pgx.ConnConfig
+	// renew, if any, reads the secrets of conn anew.
+	renew func(context.Context, *pgx.ConnConfig) error
 	// table is the feedback table, quoted.
 	table string
 }
@@ -119,7 +121,7 @@ func openPool(ctx context.Context, c *Config, cfg *pgxpool.Config) (store, error
 	if _, err := endSessions(ctx, conn, c.Kafka.Group, c.Kafka.Process); err != nil {
 		return nil, err
 	}
-	f := &feedback{cfg: c, conn: cfg.ConnConfig.Copy(), table: c.FeedbackTable.Sanitize()}
+	f := &feedback{cfg: c, conn: cfg.ConnConfig.Copy(), renew: cfg.BeforeConnect, table: c.FeedbackTable.Sanitize()}
 	f.ledger = ledger{group: c.Kafka.Group, topic: c.Kafka.Input, owner: c.Kafka.Process}
 	if f.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, err
@@ -128,7 +130,13 @@ func openPool(ctx context.Context, c *Config, cfg *pgxpool.Config) (store, error
 }
 
 func (f *feedback) connect(ctx context.Context) (deliverer, error) {
-	conn, err := pgx.ConnectConfig(ctx, f.conn)
+	config := f.conn.Copy()
+	if f.renew != nil {
+		if err := f.renew(ctx, config); err != nil {
+			return nil, &SettingError{err}
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}

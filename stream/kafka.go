@@ -1,10 +1,12 @@
 package stream
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -55,6 +57,9 @@ type SASLConfig struct {
 	// Mechanism is SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN.
 	Mechanism          string
 	Username, Password string
+	// PasswordNow, if any, is asked at each login in place of Password: it may have changed. Several
+	// connections may ask at once.
+	PasswordNow func() (string, error)
 }
 
 func (k *KafkaConfig) setDefaults() {
@@ -98,18 +103,35 @@ func (k *KafkaConfig) validate() []error {
 }
 
 func (s SASLConfig) mechanism() (sasl.Mechanism, error) {
-	auth := scram.Auth{User: s.Username, Pass: s.Password}
+	hashed := func(context.Context) (scram.Auth, error) {
+		password, err := s.password()
+		return scram.Auth{User: s.Username, Pass: password}, err
+	}
 	switch s.Mechanism {
 	case "":
 		return nil, nil
 	case "SCRAM-SHA-512":
-		return auth.AsSha512Mechanism(), nil
+		return scram.Sha512(hashed), nil
 	case "SCRAM-SHA-256":
-		return auth.AsSha256Mechanism(), nil
+		return scram.Sha256(hashed), nil
 	case "PLAIN":
-		return plain.Auth{User: s.Username, Pass: s.Password}.AsMechanism(), nil
+		return plain.Plain(func(context.Context) (plain.Auth, error) {
+			password, err := s.password()
+			return plain.Auth{User: s.Username, Pass: password}, err
+		}), nil
 	}
 	return nil, fmt.Errorf("sasl mechanism %q: want SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN", s.Mechanism)
+}
+
+func (s SASLConfig) password() (string, error) {
+	if s.PasswordNow == nil {
+		return s.Password, nil
+	}
+	password, err := s.PasswordNow()
+	if err != nil {
+		return "", &SettingError{err}
+	}
+	return password, nil
 }
 
 func (t TLSConfig) config() (*tls.Config, error) {
@@ -138,9 +160,20 @@ func (t TLSConfig) config() (*tls.Config, error) {
 	return cfg, nil
 }
 
+const dialTimeout = 5 * time.Second
+
+func (t TLSConfig) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	cfg, err := t.config()
+	if err != nil {
+		return nil, &SettingError{err}
+	}
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: cfg}
+	return dialer.DialContext(ctx, network, address)
+}
+
 // ClientOptions are what every client of this cluster needs: seeds, transport security,
-// authentication and the extra options. They read the certificate files anew at each call, so
-// that a renewed certificate is taken at the next session.
+// authentication and the extra options. Certificates, keys and the password are read anew at each
+// connection: some clients live as long as the process.
 func (k *KafkaConfig) ClientOptions() ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(k.Brokers...),
@@ -149,16 +182,15 @@ func (k *KafkaConfig) ClientOptions() ([]kgo.Opt, error) {
 		// Outages are the session's to judge: a client gives up on a request soon enough for
 		// the reason to be seen.
 		kgo.RetryTimeout(15 * time.Second),
-		kgo.DialTimeout(5 * time.Second),
+		kgo.DialTimeout(dialTimeout), // without TLS
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.WithCompressor(lz4Blocks{}),
 	}
 	if k.TLS.Enabled {
-		cfg, err := k.TLS.config()
-		if err != nil {
+		if _, err := k.TLS.config(); err != nil {
 			return nil, err
 		}
-		opts = append(opts, kgo.DialTLSConfig(cfg))
+		opts = append(opts, kgo.Dialer(k.TLS.dial))
 	}
 	mech, err := k.SASL.mechanism()
 	if err != nil {

@@ -4,6 +4,7 @@
 package dsn
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -22,13 +23,30 @@ func Parse(text string) (*pgx.ConnConfig, error) {
 	return config, fault(err, text)
 }
 
-// ParsePool reads the same for a pool, which knows some keys more (pool_max_conns and others).
+// ParsePool reads the same for a pool, which knows some keys more (pool_max_conns and others). The pool
+// renews its secrets at each connection.
 func ParsePool(text string) (*pgxpool.Config, error) {
 	if misplaced(text) {
 		return nil, errMisplaced
 	}
 	config, err := pgxpool.ParseConfig(text)
-	return config, fault(err, text)
+	if err != nil {
+		return nil, fault(err, text)
+	}
+	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { return renew(c, text) }
+	return config, nil
+}
+
+// renew reads anew what the text takes from files: the password (passfile, service file) and the
+// certificates and keys. All else of config stays as it was made.
+func renew(config *pgx.ConnConfig, text string) error {
+	fresh, err := Parse(text)
+	if err != nil {
+		return err
+	}
+	config.Host, config.Port = fresh.Host, fresh.Port // each has a TLS configuration that fits no other
+	config.Password, config.TLSConfig, config.Fallbacks = fresh.Password, fresh.TLSConfig, fresh.Fallbacks
+	return nil
 }
 
 const forms = "want postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full or `host=… user=… dbname=…`"

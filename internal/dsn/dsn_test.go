@@ -76,3 +76,29 @@ func TestEveryNameIsReadHere(t *testing.T) {
 		}
 	}
 }
+
+// A pool outlives passwords and certificates: each of its connections is made with those of the moment.
+func TestPoolRenewsItsSecretsAtEachConnection(t *testing.T) {
+	t.Parallel()
+	passfile := filepath.Join(t.TempDir(), "pgpass")
+	write := func(password string) {
+		if err := os.WriteFile(passfile, []byte("h:*:*:*:"+password+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("first")
+	pool, err := ParsePool("host=h,h2 user=u dbname=d sslmode=prefer pool_max_conns=3 passfile=" + passfile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := pool.ConnConfig.Copy()
+	config.RuntimeParams["application_name"] = "kept"
+	was := config.TLSConfig
+	write("second")
+	if err := pool.BeforeConnect(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	if config.Password != "second" || config.TLSConfig == was || config.RuntimeParams["application_name"] != "kept" || config.Host != "h" || len(config.Fallbacks) != 3 {
+		t.Errorf("%q, %v, %v, %s and %d more", config.Password, config.TLSConfig == was, config.RuntimeParams, config.Host, len(config.Fallbacks))
+	}
+}

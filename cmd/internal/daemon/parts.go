@@ -126,8 +126,15 @@ func kafkaConfig(s *settings.Settings) stream.KafkaConfig {
 		DeadLetter: k.DeadLetter,
 		Start:      stream.Start(k.Start),
 		TLS:        stream.TLSConfig(k.TLS),
-		SASL:       stream.SASLConfig{Mechanism: k.SASL.Mechanism, Username: k.SASL.Username, Password: k.SASL.Password.Reveal()},
+		SASL:       saslConfig(k.SASL),
 
 		SessionTimeout: k.SessionTimeout,
 	}
+}
+
+func saslConfig(s settings.SASL) stream.SASLConfig {
+	return stream.SASLConfig{Mechanism: s.Mechanism, Username: s.Username, Password: s.Password.Reveal(), PasswordNow: func() (string, error) {
+		password, err := s.PasswordNow()
+		return password.Reveal(), err
+	}}
 }

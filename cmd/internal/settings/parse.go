@@ -255,19 +255,24 @@ func plainName(text string) (name, rest string, err error) {
 }
 
 // passwordFile is where kafka.sasl.password_file leads: its content becomes the password.
-type passwordFile struct{ into *Secret }
+type passwordFile struct{ into *SASL }
 
 const passwordFileKey = "kafka.sasl.password_file"
 
-func (p *passwordFile) read(path string) error {
+func (p *passwordFile) read(path string) (err error) {
+	p.into.file = path
+	p.into.Password, err = readPassword(path)
+	return err
+}
+
+func readPassword(path string) (Secret, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return fileFault(path, err)
+		return "", fileFault(path, err)
 	}
 	password := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
 	if password == "" {
-		return fmt.Errorf("names %s, which is empty", path)
+		return "", fmt.Errorf("names %s, which is empty", path)
 	}
-	*p.into = Secret(password)
-	return nil
+	return Secret(password), nil
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -85,5 +87,31 @@ func TestLibpqVariablesStandInForTheDSN(t *testing.T) {
 	t.Setenv("PGPORT", "seventy")
 	if keys, message := faults(t, Input{Environ: environ}); strings.Join(keys, " ") != "feedback.dsn source.dsn" || !strings.Contains(message, "PG* variables") {
 		t.Errorf("faults of %q\n%s", keys, message)
+	}
+}
+
+// The password of a file is asked for at each login: it may be another by then, or away.
+func TestPasswordOfAFileIsReadAnew(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "password")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("first\n")
+	s, err := Load(Input{Needs: []string{}, Environ: []string{
+		"TIFFIN_KAFKA_SASL_MECHANISM=PLAIN", "TIFFIN_KAFKA_SASL_USERNAME=u", "TIFFIN_KAFKA_SASL_PASSWORD_FILE=" + file, "TIFFIN_KAFKA_TLS_ENABLED=true",
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("second\r\n")
+	if now, err := s.Kafka.SASL.PasswordNow(); err != nil || now.Reveal() != "second" || s.Kafka.SASL.Password.Reveal() != "first" {
+		t.Errorf("%q, %v, at the start %q", now.Reveal(), err, s.Kafka.SASL.Password.Reveal())
+	}
+	write("")
+	if _, err := s.Kafka.SASL.PasswordNow(); err == nil || !strings.Contains(err.Error(), "kafka.sasl.password_file names "+file+", which is empty") {
+		t.Error(err)
 	}
 }

@@ -7,6 +7,7 @@
 package settings
 
 import (
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -83,7 +84,21 @@ type TLS struct {
 type SASL struct {
 	Mechanism string // empty for none, else as Kafka spells it
 	Username  string
-	Password  Secret // also when it came from kafka.sasl.password_file
+	Password  Secret // as it was at the start, also when it came from kafka.sasl.password_file
+
+	file string
+}
+
+// PasswordNow reads kafka.sasl.password_file anew; without one the password never changes.
+func (s SASL) PasswordNow() (Secret, error) {
+	if s.file == "" {
+		return s.Password, nil
+	}
+	password, err := readPassword(s.file)
+	if err != nil {
+		return "", fmt.Errorf("%s %w", passwordFileKey, err)
+	}
+	return password, nil
 }
 
 // Delivery is the promise to the sinks.

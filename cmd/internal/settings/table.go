@@ -157,7 +157,7 @@ func kafkaKeys() []Key {
 			Doc: "best from the environment",
 		},
 		{
-			Name: passwordFileKey, Fallback: "none", into: func(s *Settings) any { return &passwordFile{&s.Kafka.SASL.Password} },
+			Name: passwordFileKey, Fallback: "none", into: func(s *Settings) any { return &passwordFile{&s.Kafka.SASL} },
 			Doc: "file that holds the password; one line break at its end is not part of it",
 		},
 	}
