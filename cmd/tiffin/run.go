@@ -60,14 +60,15 @@ process with status 1, a fault in the settings with status 2.
 		}
 		s, log, err := command.Load(cmd, *file, nil)
 		if err != nil {
-			return err
+			return command.Logged(cmd, nil, err)
 		}
 		spareMemory()
-		return daemon.Run(cmd.Context(), daemon.Options{
+		err = daemon.Run(cmd.Context(), daemon.Options{
 			Settings: s, Log: log, Version: command.ThisBuild().Version, UntilNow: *untilNow,
 			LedgerBehind: stream.LedgerBehind(*behind), InputReset: stream.InputReset(*reset),
 			Notify: notify,
 		})
+		return command.Logged(cmd, s, err)
 	}
 	return cmd
 }

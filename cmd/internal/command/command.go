@@ -54,7 +54,9 @@ func Run(ctx context.Context, root *cobra.Command, args []string, s Streams) int
 	if err == nil {
 		return ExitOK
 	}
-	_, _ = fmt.Fprintln(s.Err, root.Name()+":", err) // there is nowhere else to say it
+	if _, told := errors.AsType[*loggedError](err); !told {
+		_, _ = fmt.Fprintln(s.Err, root.Name()+":", err) // there is nowhere else to say it
+	}
 	if isUsage(err) {
 		return ExitUsage
 	}

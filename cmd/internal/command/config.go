@@ -41,3 +41,24 @@ func newLogger(w io.Writer, s settings.Log) *slog.Logger {
 	}
 	return slog.New(slog.NewTextHandler(w, options))
 }
+
+// loggedError is a fault that the log has told: Run does not print it again.
+type loggedError struct{ error }
+
+func (e *loggedError) Unwrap() error { return e.error }
+
+// Logged has the log tell why a daemon ends, where it is read by programs (JSON); s is nil
+// after a fault in the settings, which says so itself.
+func Logged(cmd *cobra.Command, s *settings.Settings, err error) error {
+	how := settings.Log{}
+	if faults, ok := errors.AsType[*settings.Faults](err); ok {
+		how = faults.Log
+	} else if s != nil {
+		how = s.Log
+	}
+	if err == nil || how.Format != "json" {
+		return err
+	}
+	newLogger(cmd.ErrOrStderr(), how).Error("failed", "err", err)
+	return &loggedError{err}
+}

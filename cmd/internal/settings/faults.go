@@ -29,6 +29,8 @@ func (f Fault) String() string {
 // Faults is everything wrong with the settings at once.
 type Faults struct {
 	List []Fault
+	// Log is how to tell them, as far as it was understood.
+	Log Log
 }
 
 // Error lists the faults, one a line, in the order of their keys.

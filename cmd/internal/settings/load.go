@@ -40,6 +40,7 @@ func Load(in Input) (*Settings, error) {
 	}
 	l.crossCheck()
 	if len(l.faults.List) > 0 {
+		l.faults.Log = l.s.Log
 		return nil, &l.faults
 	}
 	return l.s, nil
