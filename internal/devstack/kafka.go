@@ -29,7 +29,10 @@ type KafkaOptions struct {
 	Production bool
 	HeapMB     int               // of each broker, MiB; 0: 512
 	Settings   map[string]string // of server.properties; they win over the defaults
-	Log        io.Writer         // warnings of the brokers, written from other goroutines; nil: only the tail is kept, for errors
+	// Properties, if any, are the whole of server.properties but for log.dirs, in place of defaults and
+	// Settings: somebody's file, of whose ports {plain} and {controller} are to be the broker's.
+	Properties map[string]string
+	Log        io.Writer // warnings of the brokers, written from other goroutines; nil: only the tail is kept, for errors
 }
 
 // Kafka is a running Apache Kafka (KRaft) of its own. Topics are not created by use unless

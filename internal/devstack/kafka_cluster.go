@@ -57,6 +57,9 @@ func (k *Kafka) create(ctx context.Context) error {
 
 // settings of one broker.
 func (k *Kafka) settings(b *broker) map[string]string {
+	if k.options.Properties != nil {
+		return b.foreign(k.options.Properties)
+	}
 	replicas := strconv.Itoa(min(3, k.options.Brokers))
 	inSync := strconv.Itoa(min(2, k.options.Brokers))
 	var voters []string
@@ -98,6 +101,17 @@ func (k *Kafka) settings(b *broker) map[string]string {
 		b.addDetours(settings)
 	}
 	maps.Copy(settings, k.options.Settings)
+	return settings
+}
+
+// foreign are somebody's properties with this broker's ports and directory.
+func (b *broker) foreign(properties map[string]string) map[string]string {
+	here := strings.NewReplacer("{plain}", strconv.Itoa(b.ports.plain), "{controller}", strconv.Itoa(b.ports.controller))
+	settings := map[string]string{}
+	for name, value := range properties {
+		settings[name] = here.Replace(value)
+	}
+	settings["log.dirs"] = b.data()
 	return settings
 }
 

@@ -31,17 +31,7 @@ func TestComposeDatabasesGrantWhatTheDaemonNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(broker.Close)
-	w := &world{t: t, env: []string{"TIFFIN_HTTP_LISTEN=off", "TIFFIN_KAFKA_START=earliest"}}
-	here := strings.NewReplacer("@postgres:5432/", "@"+server.Address()+"/", "kafka:9092", broker.Brokers()[0])
-	for name, value := range c.Services.Tiffin.Environment {
-		w.env = append(w.env, name+"="+here.Replace(value))
-	}
-	if w.cl, err = kgo.NewClient(kgo.SeedBrokers(broker.Brokers()...), kgo.DefaultProduceTopic("campaigns")); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.cl.Close)
-	w.publish(message("123e4567-e89b-12d3-a456-426614174000", "c", "x", 0, 1<<40, nil))
-	w.untilNow()
+	c.deliver(t, server, broker.Brokers()[0])
 
 	for question, want := range map[string]string{
 		"SELECT count(*) || ' rows of ' || count(DISTINCT client_id) FROM subscribers_feedback": "100 rows of 100",
@@ -65,11 +55,33 @@ func TestComposeDatabasesGrantWhatTheDaemonNeeds(t *testing.T) {
 	}
 }
 
-// compose is what the test needs of compose.yaml.
+// deliver has the daemon, as compose runs it, handle a campaign for 100 clients.
+func (c compose) deliver(t *testing.T, server *devstack.Postgres, broker string) {
+	t.Helper()
+	w := &world{t: t, env: []string{"TIFFIN_HTTP_LISTEN=off", "TIFFIN_KAFKA_START=earliest"}}
+	here := strings.NewReplacer("@postgres:5432/", "@"+server.Address()+"/", "kafka:9092", broker)
+	for name, value := range c.Services.Tiffin.Environment {
+		w.env = append(w.env, name+"="+here.Replace(value))
+	}
+	var err error
+	if w.cl, err = kgo.NewClient(kgo.SeedBrokers(broker), kgo.DefaultProduceTopic("campaigns")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.cl.Close)
+	w.publish(message("123e4567-e89b-12d3-a456-426614174000", "c", "x", 0, 1<<40, nil))
+	w.untilNow()
+}
+
+// compose is what the tests need of compose.yaml.
 type compose struct {
 	Services struct {
 		Postgres struct{ Command, Volumes []string }
-		Tiffin   struct{ Environment map[string]string }
+		Kafka    struct {
+			Environment map[string]string
+			Volumes     []string
+		}
+		Topics struct{ Entrypoint, Command []string }
+		Tiffin struct{ Environment map[string]string }
 	}
 }
 
