@@ -62,6 +62,7 @@ func TestMovingOverAndBackLosesAndDoublesNothing(t *testing.T) {
 			m.ready()
 			m.handled("tiffin", 1260, 1242)
 		},
+		"sh verify rights": sh,
 		"sh verify": func(block string) {
 			// The job's last records are moments old, and there are some in every partition of the topic.
 			if out := m.sh(block); !strings.Contains(out, ": 0 differences\n") || !strings.Contains(out, "without the header trigger") {
@@ -126,19 +127,7 @@ func (m *moving) prepareKafka() {
 	for topic, partitions := range map[string]int32{"campaigns": 2, "deliveries": 3, "campaigns.dlq": 1} {
 		devstacktest.CreateTopic(m.t, m.kafka.PlainBrokers(), topic, partitions, nil)
 	}
-	user := func() *kadm.ACLBuilder {
-		return kadm.NewACLs().Allow("User:" + m.kafka.Username()).AllowHosts("*").ResourcePatternType(kadm.ACLPatternLiteral)
-	}
-	for _, rights := range []*kadm.ACLBuilder{
-		user().Topics("campaigns", "deliveries", "campaigns.dlq").Operations(kadm.OpRead, kadm.OpDescribe, kadm.OpDescribeConfigs), // Read on all for verify
-		user().Topics("deliveries", "campaigns.dlq").Operations(kadm.OpWrite),
-		user().Groups("tiffin").Operations(kadm.OpRead),
-		user().TransactionalIDs("tiffin").ResourcePatternType(kadm.ACLPatternPrefixed).Operations(kadm.OpWrite),
-	} {
-		if results, err := kadm.NewClient(m.client).CreateACLs(m.t.Context(), rights); err != nil || results[0].Err != nil {
-			m.t.Fatal(err, results)
-		}
-	}
+	m.sh(manual.Named(m.t, "README.md", "sh rights"))
 }
 
 // prepareRoles has a DBA run what slotsetup plan prints, and nothing else on the source.
