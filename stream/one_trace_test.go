@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/sdk/trace"
@@ -182,4 +183,64 @@ func TestContextStaysOutWithoutTracing(t *testing.T) {
 	if err := r.db.Connect(t).QueryRow(t.Context(), "SELECT count(traceparent) FROM tiffin.trigger").Scan(&kept); err != nil || kept != 0 {
 		t.Errorf("the manifest keeps %d contexts: %v", kept, err)
 	}
+}
+
+// An attempt that Postgres refuses is a span with the server's reason, and the next one, which succeeds, another
+// of the same trace: what failed is seen, and that it is over.
+func TestRefusedCommitIsAFailedSpanAndThenAGoodOne(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, map[string][]string{"r": clients(3)})
+	r.asOrdinaryRole()
+	spans, tracing := r.tracing()
+	o := newOutage(t, r, tracing)
+	spans.Reset()
+	role := pgx.Identifier{o.db.Name}.Sanitize()
+	o.db.Exec(t, "REVOKE INSERT ON subscribers_feedback FROM "+role)
+	m := campaign("r", "refused")
+	o.number++
+	for _, client := range o.clients {
+		o.want = append(o.want, o.expect(m, 0, 1, client))
+	}
+	o.publishTraced(m.json(t))
+	o.unready("permission denied")
+	o.db.Exec(t, "GRANT INSERT ON subscribers_feedback TO "+role)
+	o.settled()
+	if err := o.stop(); err != nil {
+		t.Fatal(err)
+	}
+	o.wantVerdict(nil)
+	attempts, commits := childrenOf(t, spans.GetSpans(), "postgres commit")
+	if len(attempts) < 2 {
+		t.Fatalf("%d spans of the message: want that of a refusal and that of the delivery", len(attempts))
+	}
+	for i, attempt := range attempts {
+		commit, last := commits[i], i == len(attempts)-1
+		if refused := attempt.Status.Code == codes.Error; refused == last {
+			t.Errorf("attempt %d of %d ends with %+v", i+1, len(attempts), attempt.Status)
+		}
+		if refused := commit.Status.Code == codes.Error; refused == last || refused != strings.Contains(commit.Status.Description, "permission denied") {
+			t.Errorf("the commit of attempt %d of %d ends with %+v", i+1, len(attempts), commit.Status)
+		}
+	}
+}
+
+// childrenOf are the publisher's campaign's spans in the order of their beginning, with one child of each.
+func childrenOf(t *testing.T, spans tracetest.SpanStubs, name string) (attempts, children []tracetest.SpanStub) {
+	t.Helper()
+	for _, s := range spans {
+		if s.Parent.SpanID().String() == publishing && s.SpanContext.TraceID().String() == publisher {
+			attempts = append(attempts, s)
+		}
+	}
+	slices.SortFunc(attempts, func(a, b tracetest.SpanStub) int { return a.StartTime.Compare(b.StartTime) })
+	for _, attempt := range attempts {
+		i := slices.IndexFunc(spans, func(s tracetest.SpanStub) bool {
+			return s.Parent.SpanID() == attempt.SpanContext.SpanID() && s.Name == name
+		})
+		if i < 0 {
+			t.Fatalf("an attempt, which ends with %+v, has no %s", attempt.Status, name)
+		}
+		children = append(children, spans[i])
+	}
+	return attempts, children
 }

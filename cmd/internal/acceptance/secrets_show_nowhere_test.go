@@ -2,6 +2,7 @@ package acceptance
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -54,6 +55,9 @@ func (v *vault) faults(t *testing.T) map[string]fault {
 		}, readsFeedback, denied},
 		"feedback: wrong passfile": {map[string]string{
 			feedback: bare, "PGPASSFILE": v.write(t, "pgpass", "*:*:*:*:"+v.wrong("passfile")+"\n"),
+		}, readsFeedback, denied},
+		"feedback: wrong service file": {map[string]string{
+			feedback: "service=feedback", "PGSERVICEFILE": v.serviceFile(t, v.wrong("service")),
 		}, readsFeedback, denied},
 		"kafka: wrong password": {map[string]string{"TIFFIN_KAFKA_SASL_PASSWORD": v.wrong("kafka")}, readsKafka, "SASL"},
 		"kafka: wrong plain password": {map[string]string{
@@ -143,6 +147,19 @@ func (v *vault) malformed(t *testing.T) {
 		v.provoke(t, set, "in the settings", "tiffin", "doctor")
 		v.provoke(t, set, "in the settings", "tiffin", "run")
 	}
+	locked := v.lockedKey(t, plant("keys").text)
+	for _, variable := range []string{"TIFFIN_SOURCE_DSN", "TIFFIN_SETUP_DSN"} {
+		set := map[string]string{variable: v.env[variable] + "&sslcert=" + v.kafka.ClientCertFile() + "&sslkey=" + locked + "&sslpassword=" + word}
+		v.provoke(t, set, "in the settings", "slotsetup", "status")
+		if variable == "TIFFIN_SOURCE_DSN" {
+			v.provoke(t, set, "in the settings", "tiffin", "run")
+		}
+	}
+	for _, text := range []string{"password=" + word, "[feedback]\npassword " + word, "[feedback]\nhost=h\nport=" + word, "[other]\npassword=" + word} {
+		set := map[string]string{"TIFFIN_FEEDBACK_DSN": "service=feedback", "PGSERVICEFILE": v.write(t, "services", text+"\n")}
+		v.provoke(t, set, "cannot be understood", "tiffin", "run")
+		v.provoke(t, set, "cannot be understood", "tiffin", "migrate")
+	}
 	for _, headers := range []string{word, "authorization=" + word + "%zz", "=" + word, "a b=" + word} {
 		set := map[string]string{"TIFFIN_TRACING_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_HEADERS": headers}
 		v.provoke(t, set, "OTEL_EXPORTER_OTLP_HEADERS: number 1", "tiffin", "run")
@@ -180,6 +197,8 @@ func (v *vault) collector(t *testing.T) {
 	v.secrets = append(v.secrets, planted)
 	var asked atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // what came
+		v.look(t, "the spans", body)
 		given := r.Header.Get("Authorization")
 		if given == "Bearer "+planted.text {
 			asked.Add(1)
@@ -198,6 +217,9 @@ func (v *vault) collector(t *testing.T) {
 	if asked.Load() == 0 {
 		t.Error("the collector was never sent the planted header")
 	}
+	if n := v.places["the spans"]; n < 500 {
+		t.Errorf("of the spans only %d bytes were seen", n)
+	}
 }
 
 // well: every command once where nothing is wrong, in both formats of the log.
@@ -211,6 +233,10 @@ func (v *vault) well(t *testing.T) {
 			v.provoke(t, set, says, strings.Fields(strings.Replace(command, "X", inputOfVault+"/0/0", 1))...)
 		}
 	}
+	service := map[string]string{
+		"TIFFIN_SOURCE_SLOT": "service", "TIFFIN_FEEDBACK_DSN": "service=feedback", "PGSERVICEFILE": v.serviceFile(t, v.right["feedback"].text),
+	}
+	v.provoke(t, service, "msg=ready", "tiffin", "run")
 	set := map[string]string{"TIFFIN_SOURCE_SLOT": "well"}
 	for _, command := range []string{"apply --json", "drop --slot-only --yes --json", "apply", "drop --yes"} {
 		v.provoke(t, set, "well", append([]string{"slotsetup"}, strings.Fields(command)...)...)

@@ -2,6 +2,10 @@ package acceptance
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"os"
@@ -111,6 +115,30 @@ func (v *vault) client(t *testing.T) *kgo.Client {
 // feedbackDSN is of the other form: key=value.
 func (v *vault) feedbackDSN(password string) string {
 	return fmt.Sprintf("host=127.0.0.1 port=%d user=writer dbname=feedback sslmode=verify-full sslrootcert=%s password='%s'", v.feedback.Port(), v.feedback.CAFile(), password)
+}
+
+// serviceFile names the feedback database as the service feedback, by a file of the password's own.
+func (v *vault) serviceFile(t *testing.T, password string) string {
+	t.Helper()
+	return v.write(t, fmt.Sprintf("services-%x", sha256.Sum256([]byte(password))), fmt.Sprintf(
+		"# of the feedback database\n[feedback]\nhost=127.0.0.1\nport=%d\nuser=writer\ndbname=feedback\nsslmode=verify-full\nsslrootcert=%s\npassword=%s\n",
+		v.feedback.Port(), v.feedback.CAFile(), password))
+}
+
+// lockedKey is the client's key, encrypted.
+func (v *vault) lockedKey(t *testing.T, password string) string {
+	t.Helper()
+	text, err := os.ReadFile(v.kafka.ClientKeyFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	//nolint:staticcheck // what is unsafe about it is what libpq's sslpassword is for
+	locked, err := x509.EncryptPEMBlock(rand.Reader, block.Type, block.Bytes, []byte(password), x509.PEMCipherAES256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.write(t, "locked.key", string(pem.EncodeToMemory(locked)))
 }
 
 // publish puts a campaign for two clients into the input topic.

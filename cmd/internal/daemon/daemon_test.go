@@ -61,20 +61,39 @@ func newWorldOn(t *testing.T, db *devstacktest.Database) *world {
 
 func (w *world) publish(t *testing.T, restaurant string) {
 	t.Helper()
+	w.send(t, w.campaign(restaurant))
+}
+
+// campaign is a message of a restaurant.
+func (w *world) campaign(restaurant string) *kgo.Record {
+	return &kgo.Record{Topic: "campaigns", Value: fmt.Appendf(nil, `{"restaurant_id":%q,"adv_campaign_id":"c","adv_campaign_content":"x","adv_campaign_owner":"o","adv_campaign_owner_contact":"k",`+
+		`"adv_campaign_datetime_start":0,"adv_campaign_datetime_end":99999999999,"datetime_created":1}`, restaurant)}
+}
+
+func (w *world) send(t *testing.T, records ...*kgo.Record) {
+	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(w.broker.Brokers()...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	value := fmt.Sprintf(`{"restaurant_id":%q,"adv_campaign_id":"c","adv_campaign_content":"x","adv_campaign_owner":"o","adv_campaign_owner_contact":"k",`+
-		`"adv_campaign_datetime_start":0,"adv_campaign_datetime_end":99999999999,"datetime_created":1}`, restaurant)
-	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "campaigns", Value: []byte(value)}).FirstErr(); err != nil {
+	if err := client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // clients reads n committed records of the output topic and returns their keys' set.
 func (w *world) clients(t *testing.T, n int) map[string]int {
+	t.Helper()
+	keys := map[string]int{}
+	for _, r := range w.deliveries(t, n) {
+		keys[string(r.Key)]++
+	}
+	return keys
+}
+
+// deliveries reads n committed records of the output topic.
+func (w *world) deliveries(t *testing.T, n int) (records []*kgo.Record) {
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(w.broker.Brokers()...), kgo.ConsumeTopics("deliveries"),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
@@ -84,15 +103,14 @@ func (w *world) clients(t *testing.T, n int) map[string]int {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	keys := map[string]int{}
-	for read := 0; read < n; {
+	for len(records) < n {
 		fetches := client.PollFetches(ctx)
 		if err := fetches.Err0(); err != nil {
-			t.Fatalf("%d of %d records came: %v", read, n, err)
+			t.Fatalf("%d of %d records came: %v", len(records), n, err)
 		}
-		fetches.EachRecord(func(r *kgo.Record) { keys[string(r.Key)]++; read++ })
+		records = append(records, fetches.Records()...)
 	}
-	return keys
+	return records
 }
 
 func (w *world) rows(t *testing.T) (n int) {
