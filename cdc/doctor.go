@@ -70,9 +70,9 @@ func fault(err error) checkup.Finding {
 	case timedOut(err) || sqlState(err) == codeQueryCanceled || sqlState(err) == codeLockNotAvailable:
 		fix = "see what the server waits for: SELECT pid, state, wait_event_type, wait_event, xact_start, query FROM pg_stat_activity ORDER BY xact_start;"
 	case sqlState(err) != "":
-		fix = "see the server's log"
+		fix = "see the server's log: SELECT pg_current_logfile();"
 	default:
-		fix = "try again"
+		fix = "try again: tiffin doctor"
 	}
 	return checkup.Bad(text, fix)
 }
@@ -99,7 +99,7 @@ func (e *examination) server(ctx context.Context) {
 	})
 	e.check(ctx, "primary", []string{"version"}, func(context.Context) checkup.Finding {
 		if e.facts.recovery {
-			return checkup.Bad("it is a standby", "name the primary in source.dsn (or several hosts and target_session_attrs=primary)")
+			return checkup.Bad("it is a standby", checkup.NameThePrimary("source.dsn"))
 		}
 		return checkup.Good("not in recovery")
 	})
@@ -166,7 +166,8 @@ func (e *examination) exists(ctx context.Context) checkup.Finding {
 		WHERE n.nspname = $1 AND c.relname = $2`, e.name.schema, e.name.name).Scan(&kind)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return checkup.Bad(e.name.String()+" does not exist", "name the right one in source.table, and the right database in source.dsn")
+		return checkup.Bad(e.name.String()+" does not exist", "name the right one in source.table, and the right database in source.dsn; it has the columns: "+
+			"SELECT attrelid::regclass FROM pg_attribute WHERE attname IN ('client_id', 'restaurant_id') GROUP BY 1 HAVING count(*) = 2;")
 	case err != nil:
 		return fault(err)
 	case kind != "r" && kind != "p":
@@ -279,7 +280,8 @@ func (e *examination) slot(ctx context.Context) {
 		limit := e.cfg.MaxRetainedWAL
 		text := fmt.Sprintf("the slot holds back %s of %s", humanize.IBytes(uint64(max(e.held.retained, 0))), humanize.IBytes(uint64(limit)))
 		if limit > 0 && e.held.retained > limit/2 {
-			return checkup.Odd(text, "find what keeps the daemon from applying; at the limit the slot is dropped and the index loaded again")
+			return checkup.Odd(text, "see whether a daemon reads from it; at the limit the slot is dropped and the index loaded again: "+
+				"SELECT active_pid, confirmed_flush_lsn, pg_current_wal_lsn() FROM pg_replication_slots WHERE slot_name = "+literal(e.cfg.Slot)+";")
 		}
 		return checkup.Good(text)
 	})

@@ -93,7 +93,7 @@ func (l *layout) missing(rel relation) error {
 	return &Error{
 		Op: "find columns of table", On: rel.name.String(), Permanent: true,
 		Err: fmt.Errorf("no column %s", strings.Join(names, ", ")),
-		Fix: "rename or add the column (ALTER TABLE " + rel.name.sql() + " …), or name the right table in source.table",
+		Fix: "ALTER TABLE " + rel.name.sql() + " RENAME … TO " + names[0] + "; -- or name the right table in source.table",
 	}
 }
 
@@ -105,14 +105,15 @@ func (e *identityFault) Unwrap() error { return e.why }
 
 func identityError(rel relation, keys int) error {
 	e := &Error{Op: "follow table", On: rel.name.String(), Permanent: true}
-	full := "ALTER TABLE " + rel.name.sql() + " REPLICA IDENTITY FULL;"
+	alter := "ALTER TABLE " + rel.name.sql() + " REPLICA IDENTITY "
+	full := alter + "FULL;"
 	switch {
 	case rel.identity == 'n':
 		e.Err = errors.New("replica identity NOTHING: once it is published, the server refuses its application every UPDATE and DELETE")
-		e.Fix = "ALTER TABLE " + rel.name.sql() + " REPLICA IDENTITY DEFAULT; (with a primary key) or " + full
+		e.Fix = alter + "DEFAULT; -- or, without a primary key: " + full
 	case keys == 0:
 		e.Err = errors.New("no primary key and replica identity DEFAULT: once it is published, the server refuses its application every UPDATE and DELETE")
-		e.Fix = "add a primary key, or " + full
+		e.Fix = full + " -- or add a primary key"
 	default:
 		e.Err = errors.New("its replica identity is neither a single integer column nor holds both " + columnRestaurant + " and " + columnClient)
 		e.Fix = full

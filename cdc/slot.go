@@ -55,7 +55,7 @@ func (s *slotFacts) verify(name, database string) error {
 	return &Error{
 		Op: "use replication slot", On: name, Permanent: true,
 		Err: fmt.Errorf("it is a %s slot of plugin %q in database %q; a logical slot of pgoutput in %q is needed", s.kind, s.plugin, s.database, database),
-		Fix: "name another slot in source.slot",
+		Fix: "name another slot in source.slot; who has this one: SELECT plugin, database, active_pid FROM pg_replication_slots WHERE slot_name = " + literal(name) + ";",
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -249,9 +250,22 @@ func (t *tableFacts) compareLeaves(ctx context.Context, q querier) error {
 			return &identityFault{&Error{
 				Op: "follow table", On: t.relation.name.String(), Permanent: true,
 				Err: fmt.Errorf("partition %s has another replica identity", rel.name),
-				Fix: "ALTER TABLE " + rel.name.sql() + " REPLICA IDENTITY FULL; on every partition and the table itself",
+				Fix: t.allFull(),
 			}}
 		}
 	}
 	return nil
+}
+
+// allFull is the identity that needs no key, for the table and each partition.
+func (t *tableFacts) allFull() string {
+	names := []tableName{t.relation.name}
+	for _, leaf := range t.leaves {
+		names = append(names, leaf.name)
+	}
+	statements := make([]string, len(names))
+	for i, name := range names {
+		statements[i] = "ALTER TABLE " + name.sql() + " REPLICA IDENTITY FULL;"
+	}
+	return strings.Join(statements, " ")
 }

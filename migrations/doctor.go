@@ -48,7 +48,7 @@ func (v *visit) server(ctx context.Context) {
 		err := v.conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int, pg_is_in_recovery()").Scan(&version, &recovery)
 		switch {
 		case err != nil:
-			return checkup.Bad("ask for the version: "+err.Error(), "try again")
+			return checkup.Bad("ask for the version: "+err.Error(), "try again: tiffin doctor")
 		case version < oldestVersion:
 			return checkup.Bad(fmt.Sprintf("PostgreSQL %d", version/10000), "PostgreSQL 14 or newer")
 		}
@@ -56,7 +56,7 @@ func (v *visit) server(ctx context.Context) {
 	})
 	v.sheet.Check(ctx, "primary", []string{"version"}, func(context.Context) checkup.Finding {
 		if recovery {
-			return checkup.Bad("it is a standby", "name the primary in feedback.dsn (or several hosts and target_session_attrs=primary)")
+			return checkup.Bad("it is a standby", checkup.NameThePrimary("feedback.dsn"))
 		}
 		return checkup.Good("not in recovery")
 	})
@@ -120,40 +120,36 @@ func (v *visit) table(ctx context.Context) {
 	v.sheet.Check(ctx, "columns", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
 		columns, err := readColumns(ctx, v.conn, v.opts.FeedbackTable)
 		if err != nil {
-			return checkup.Bad(err.Error(), "try again")
+			return checkup.Bad(err.Error(), "try again: tiffin doctor")
 		}
 		return v.verdictOf(checkColumns(name, columns), "all that the contract names, of types that fit")
 	}))
 	v.sheet.Check(ctx, "rights", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
 		lacking, err := checkRights(ctx, v.conn, v.opts.FeedbackTable)
 		if err != nil {
-			return checkup.Bad(err.Error(), "try again")
+			return checkup.Bad(err.Error(), "try again: tiffin doctor")
 		}
 		return v.verdictOf(lacking, "role "+v.conn.Config().User+" may do all that is needed")
 	}))
 	v.sheet.Check(ctx, "indexes", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
-		return v.costly(ctx, "an index costs about a quarter of the insert rate", `
-			SELECT i.indexrelid::regclass::text, 
-				CASE WHEN c.conname IS NULL THEN format('DROP INDEX %s;', i.indexrelid::regclass) ELSE format('ALTER TABLE %s DROP CONSTRAINT %I;', i.indrelid::regclass, c.conname) END
-			FROM pg_index i LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.conrelid = i.indrelid AND c.contype IN ('u', 'x')
-			WHERE i.indrelid = $1::regclass AND NOT i.indisprimary ORDER BY 1`)
+		return v.costly(ctx, "an index costs about a quarter of the insert rate", indexesSQL)
 	}))
 	v.sheet.Check(ctx, "triggers", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
-		return v.costly(ctx, "a trigger runs for each delivery, and a row that it refuses stops the stream", `
-			SELECT t.tgname::text, format('DROP TRIGGER %I ON %s;', t.tgname, t.tgrelid::regclass)
-			FROM pg_trigger t WHERE t.tgrelid = $1::regclass AND NOT t.tgisinternal ORDER BY 1`)
+		return v.costly(ctx, "it runs for each delivery, a foreign key locks a row of the other table, and rows that are refused become dead letters or stop the stream", triggersSQL)
 	}))
-	v.sheet.Check(ctx, "row_security", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
-		var active bool
-		if err := v.conn.QueryRow(ctx, "SELECT row_security_active($1::regclass)", name).Scan(&active); err != nil {
-			return checkup.Bad(err.Error(), "try again")
-		}
-		if active {
-			role := pgx.Identifier{v.conn.Config().User}.Sanitize()
-			return checkup.Bad("row-level security holds for role "+v.conn.Config().User+": rows may be refused, or hidden when records are rebuilt", "ALTER ROLE "+role+" BYPASSRLS;")
-		}
-		return checkup.Good("none for this role")
-	}))
+	v.sheet.Check(ctx, "row_security", []string{"table"}, absent(v.rowSecurity))
+}
+
+func (v *visit) rowSecurity(ctx context.Context) checkup.Finding {
+	var active bool
+	if err := v.conn.QueryRow(ctx, "SELECT row_security_active($1::regclass)", v.opts.FeedbackTable.Sanitize()).Scan(&active); err != nil {
+		return checkup.Bad(err.Error(), "try again: tiffin doctor")
+	}
+	if active {
+		role := pgx.Identifier{v.conn.Config().User}.Sanitize()
+		return checkup.Bad("row-level security holds for role "+v.conn.Config().User+": rows may be refused, or hidden when records are rebuilt", "ALTER ROLE "+role+" BYPASSRLS;")
+	}
+	return checkup.Good("none for this role")
 }
 
 // verdictOf splits an error of several lines, each of which ends with its fix, at the last colon that
@@ -189,12 +185,34 @@ func (v *visit) verdictOf(err error, good string) checkup.Finding {
 	return checkup.Bad(strings.Join(texts, "; "), fix)
 }
 
+// treeSQL is the table and what is below it: rows are inserted into the partitions. What a partition has
+// because the table has it can be dropped there only, and is passed over by the queries.
+const treeSQL = "WITH tree AS (SELECT $1::regclass AS rel UNION SELECT relid FROM pg_partition_tree($1::regclass)) "
+
+const indexesSQL = treeSQL + `
+	SELECT i.indexrelid::regclass::text,
+		CASE WHEN c.conname IS NULL THEN format('DROP INDEX %s;', i.indexrelid::regclass) ELSE format('ALTER TABLE %s DROP CONSTRAINT %I;', i.indrelid::regclass, c.conname) END
+	FROM pg_index i JOIN tree ON tree.rel = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
+		LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.conrelid = i.indrelid AND c.contype IN ('u', 'x')
+	WHERE NOT i.indisprimary AND NOT x.relispartition ORDER BY 1`
+
+// triggersSQL leaves out a partition's triggers for each statement: a statement names the table. The
+// triggers of a foreign key are internal ones (bit 0 of tgtype: for each row).
+const triggersSQL = treeSQL + `
+	SELECT format('trigger %s on %s', t.tgname, t.tgrelid::regclass), format('DROP TRIGGER %I ON %s;', t.tgname, t.tgrelid::regclass)
+	FROM pg_trigger t JOIN tree ON tree.rel = t.tgrelid
+	WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND (t.tgtype & 1 = 1 OR t.tgrelid = $1::regclass)
+	UNION ALL
+	SELECT format('foreign key %s on %s', c.conname, c.conrelid::regclass), format('ALTER TABLE %s DROP CONSTRAINT %I;', c.conrelid::regclass, c.conname)
+	FROM pg_constraint c JOIN tree ON tree.rel = c.conrelid
+	WHERE c.contype = 'f' AND c.conparentid = 0 ORDER BY 1`
+
 // costly warns of things on the table that make each delivery dearer. The query gives their names, and
 // the statements that remove them.
 func (v *visit) costly(ctx context.Context, why, query string) checkup.Finding {
 	rows, err := v.conn.Query(ctx, query, v.opts.FeedbackTable.Sanitize())
 	if err != nil {
-		return checkup.Bad(err.Error(), "try again")
+		return checkup.Bad(err.Error(), "try again: tiffin doctor")
 	}
 	var names, statements []string
 	var name, statement string
@@ -204,7 +222,7 @@ func (v *visit) costly(ctx context.Context, why, query string) checkup.Finding {
 	})
 	switch {
 	case err != nil:
-		return checkup.Bad(err.Error(), "try again")
+		return checkup.Bad(err.Error(), "try again: tiffin doctor")
 	case len(names) > 0:
 		return checkup.Odd(strings.Join(names, ", ")+": "+why, strings.Join(statements, " ")+" -- unless needed")
 	}

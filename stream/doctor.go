@@ -65,32 +65,6 @@ func (v *visit) network(ctx context.Context) {
 	v.sheet.Check(ctx, "tls", []string{"tcp"}, func(ctx context.Context) checkup.Finding { return checkup.AnyOf(v.tls(ctx, v.answer, "kafka.brokers")) })
 }
 
-// tls judges the certificates of the addresses that answer; which of them a client comes to is chance.
-func (v *visit) tls(ctx context.Context, addresses []string, setting string) (found []checkup.Finding) {
-	for _, address := range addresses {
-		host, _, _ := net.SplitHostPort(address) // dns has judged it
-		if !v.k.TLS.Enabled {
-			if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
-				found = append(found, checkup.Good("none, to this machine"))
-				continue
-			}
-			return append(found, checkup.Odd("none: passwords and records cross the network in the clear", "kafka.tls.enabled: true, with the brokers' TLS listener in kafka.brokers"))
-		}
-		config, err := v.k.TLS.config()
-		if err != nil {
-			return append(found, checkup.Bad(err.Error(), "correct kafka.tls.ca_file, kafka.tls.cert_file and kafka.tls.key_file"))
-		}
-		config.ServerName = host
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		if err != nil {
-			found = append(found, checkup.Bad(err.Error(), "try again: "+checkup.Probe(address)))
-			continue
-		}
-		found = append(found, checkup.Handshake(ctx, conn, config, checkup.Peer{Setting: setting, Authority: "kafka.tls.ca_file"}, v.sheet.Now()))
-	}
-	return found
-}
-
 func (v *visit) cluster(ctx context.Context, unmade error) {
 	v.sheet.Check(ctx, "login", []string{"tls"}, func(ctx context.Context) checkup.Finding { return v.login(ctx, unmade) })
 	v.sheet.Check(ctx, "advertised", []string{"login"}, v.advertised)
@@ -103,7 +77,7 @@ func (v *visit) cluster(ctx context.Context, unmade error) {
 			txn, offered := b.KeyMaxVersion(int16(kmsg.TxnOffsetCommit))
 			if v.mode == ExactlyOnce && (!offered || txn < 3) { // KIP-447, Kafka 2.5
 				return checkup.Bad(fmt.Sprintf("broker %d is %s: no transactions with fencing by the group's generation", b.NodeID, b.VersionGuess()),
-					"Kafka 2.5 or newer, or delivery.mode: at_least_once")
+					"Kafka 2.5 or newer, or set delivery.mode: at_least_once")
 			}
 		}
 		var texts []string
@@ -128,12 +102,8 @@ func (v *visit) login(ctx context.Context, unmade error) checkup.Finding {
 	}
 	var err error
 	v.meta, err = req.RequestWith(ctx, v.cl)
-	if errors.Is(err, kerr.SaslAuthenticationFailed) && strings.HasPrefix(v.k.SASL.Mechanism, "SCRAM-") {
-		return checkup.Bad("log in: "+err.Error(), kafkaRemedy(err)+"; or set the password: "+
-			v.command("configs", "--alter", "--entity-type", "users", "--entity-name", v.k.SASL.Username, "--add-config", v.k.SASL.Mechanism+"=[password=…]"))
-	}
 	if err != nil {
-		return v.fault("log in", err)
+		return v.refused(ctx, err)
 	}
 	if v.k.SASL.Mechanism == "" {
 		return checkup.Good("no SASL")
@@ -165,7 +135,7 @@ func (v *visit) advertised(ctx context.Context) checkup.Finding {
 func (v *visit) fault(what string, err error) checkup.Finding {
 	fix := kafkaRemedy(err)
 	if fix == "" {
-		fix = "see the brokers' logs"
+		fix = "see the brokers' logs; the same by their own tool: " + v.command("broker-api-versions")
 	}
 	return checkup.Bad(what+": "+err.Error(), fix)
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"example.com/tiffin/internal/checkup"
 )
 
 // mixupTimeout bounds the questions of one broker, mixupLimit those of all: a fault is to be
@@ -31,29 +33,51 @@ func (k *KafkaConfig) mixup(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, mixupLimit)
 	defer cancel()
 	for _, address := range k.Brokers {
-		if err := k.mixupAt(ctx, address); err != nil {
-			return &SettingError{err}
+		if d, found := k.disagreement(ctx, address); found {
+			return &SettingError{fmt.Errorf("%s; fix: %s", d.Text, d.Fix)}
 		}
 	}
 	return nil
 }
 
-func (k *KafkaConfig) mixupAt(ctx context.Context, address string) error {
+// disagreement is what one side of a connection speaks and the other does not.
+func (k *KafkaConfig) disagreement(ctx context.Context, address string) (checkup.Finding, bool) {
 	ctx, cancel := context.WithTimeout(ctx, mixupTimeout)
 	defer cancel()
-	switch {
-	case k.TLS.Enabled && speaksPlain(ctx, address):
-		return fmt.Errorf("broker %s speaks no TLS on this port; fix: give a TLS port in kafka.brokers, or set kafka.tls.enabled: false", address)
-	case !k.TLS.Enabled && speaksTLS(ctx, address):
-		return fmt.Errorf("broker %s speaks only TLS on this port; fix: set kafka.tls.enabled: true", address)
+	if d, found := k.aboutTLS(ctx, address); found {
+		return d, true
 	}
 	if k.SASL.Mechanism != "" {
-		return nil // the broker says so itself
+		return checkup.Finding{}, false // the broker says so itself
 	}
-	if offered := k.login(ctx, address); len(offered) > 0 {
-		return fmt.Errorf("broker %s wants a login (SASL); fix: set kafka.sasl.mechanism to one of %s, and kafka.sasl.username", address, strings.Join(offered, ", "))
+	return k.aboutLogin(ctx, address)
+}
+
+func (k *KafkaConfig) aboutTLS(ctx context.Context, address string) (checkup.Finding, bool) {
+	switch {
+	case k.TLS.Enabled && speaksPlain(ctx, address):
+		return checkup.Bad("broker "+address+" speaks no TLS on this port", "give a TLS port in kafka.brokers, or set kafka.tls.enabled: false"), true
+	case !k.TLS.Enabled && speaksTLS(ctx, address):
+		return checkup.Bad("broker "+address+" speaks only TLS on this port", "set kafka.tls.enabled: true"), true
 	}
-	return nil
+	return checkup.Finding{}, false
+}
+
+func (k *KafkaConfig) aboutLogin(ctx context.Context, address string) (checkup.Finding, bool) {
+	offered := k.mechanisms(ctx, address)
+	if len(offered) == 0 {
+		return checkup.Finding{}, false
+	}
+	return checkup.Bad("broker "+address+" wants a login (SASL)", logins(offered)+", with kafka.sasl.username"), true
+}
+
+// logins names the mechanisms that a broker offers, the first of them as the setting.
+func logins(offered []string) string {
+	fix := "set kafka.sasl.mechanism: " + offered[0]
+	if len(offered) > 1 {
+		fix += " (or " + strings.Join(offered[1:], ", ") + ")"
+	}
+	return fix
 }
 
 // speaksPlain asks for the broker's API versions in the clear, the question that needs no
@@ -64,16 +88,23 @@ func speaksPlain(ctx context.Context, address string) bool {
 		return false
 	}
 	defer func() { _ = conn.Close() }()
+	return askVersions(conn) == nil
+}
+
+func askVersions(conn net.Conn) error {
 	const id = 0x7469666d
 	question := []byte{0, 0, 0, 10, 0, byte(kmsg.ApiVersions), 0, 0} // length, API, version 0
 	question = binary.BigEndian.AppendUint32(question, id)
 	question = append(question, 0xff, 0xff) // no client id
 	if _, err := conn.Write(question); err != nil {
-		return false
+		return err
 	}
 	var answer [8]byte // length, id
-	_, err = io.ReadFull(conn, answer[:])
-	return err == nil && binary.BigEndian.Uint32(answer[4:]) == id
+	_, err := io.ReadFull(conn, answer[:])
+	if err == nil && binary.BigEndian.Uint32(answer[4:]) != id {
+		return errors.New("that is no answer of a broker")
+	}
+	return err
 }
 
 // speaksTLS only wants to know whether the other side shakes hands at all: nothing is sent
@@ -103,9 +134,11 @@ func dial(ctx context.Context, address string) (net.Conn, error) {
 	return conn, err
 }
 
-// login asks for the mechanisms that a broker offers; none where it wants no login.
-func (k *KafkaConfig) login(ctx context.Context, address string) []string {
-	opts, err := k.ClientOptions()
+// mechanisms are those that a broker offers for a login; none where it wants none.
+func (k *KafkaConfig) mechanisms(ctx context.Context, address string) []string {
+	anonymous := *k
+	anonymous.SASL = SASLConfig{}
+	opts, err := anonymous.ClientOptions()
 	if err != nil {
 		return nil
 	}

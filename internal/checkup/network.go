@@ -96,11 +96,32 @@ func AllOf(found []Finding) Finding {
 	return Finding{verdict, strings.Join(texts, "; "), strings.Join(fixes, "; ")}
 }
 
-// dialLimit leaves time for the second of two addresses that do not answer.
-const dialLimit = 4 * time.Second
+// addressLimit leaves time for the second of two addresses that do not answer.
+const addressLimit = 4 * time.Second
 
 func dial(ctx context.Context, address string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "tcp", address)
+	return (&net.Dialer{Timeout: addressLimit}).DialContext(ctx, "tcp", address)
+}
+
+// TimedOut reports whether err is that no answer came.
+func TimedOut(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return errors.Is(err, context.DeadlineExceeded) || ok && timeout.Timeout()
+}
+
+// Silent is for addresses that accept connections and answer nothing. The kernel accepts also for a
+// process that hangs, and a proxy for a server that is away.
+func Silent(addresses []string, setting string, err error) Finding {
+	var looks []string
+	for _, address := range addresses {
+		host, port, _ := net.SplitHostPort(address) // somebody has dialled it
+		looks = append(looks, fmt.Sprintf("ss -ltnp 'sport = :%s' # on %s", port, host))
+	}
+	if len(looks) == 0 {
+		looks = []string{"ss -lxp"}
+	}
+	return Bad(strings.Join(addresses, ", ")+" accepts connections and does not answer: "+err.Error(),
+		"see what listens there, and wake it; a proxy may have no server behind it, and "+setting+" may name the port of something else: "+strings.Join(looks, "; "))
 }
 
 // expiryWarning is how long before a certificate's end an operator should hear of it.
@@ -111,6 +132,11 @@ type Peer struct {
 	Setting   string // the setting that names it
 	Authority string // the setting that names the trusted certificates
 	StartTLS  string // the protocol by which it is asked for TLS, as openssl knows it; empty: none
+	// Client are the settings that name this side's certificate and its key, File is the former's value.
+	Client, File string
+	// Ask puts a question that needs no login, and waits for the answer; nil: there is none. By TLS 1.3
+	// (RFC 8446, 4.4.2) a server refuses a client's certificate after the client's last word.
+	Ask func(net.Conn) error
 }
 
 // client is a command that shakes hands with the server as this program does.
@@ -130,13 +156,28 @@ func (p Peer) renew(address string) string {
 // Handshake judges a TLS handshake with the peer over conn, which it closes.
 func Handshake(ctx context.Context, conn net.Conn, config *tls.Config, peer Peer, now time.Time) Finding {
 	defer func() { _ = conn.Close() }() // only the handshake counts
+	ctx, cancel := context.WithTimeout(ctx, addressLimit)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline) // a connection without one is bounded by ctx at the handshake
 	address := conn.RemoteAddr().String()
+	config, wanted := watchClientCertificate(config)
 	secured := tls.Client(conn, config)
 	err := secured.HandshakeContext(ctx)
+	if err == nil && peer.Ask != nil {
+		if refusal := peer.Ask(secured); alerted(refusal) { // whatever else it says, the login will say better
+			err = refusal
+		}
+	}
 	if f, judged := certificateFault(err, peer, address); judged {
 		return f
 	}
-	if err != nil {
+	switch {
+	case alerted(err) && *wanted:
+		return clientRefused(err, config, peer, address)
+	case TimedOut(err):
+		return Silent([]string{address}, peer.Setting, fmt.Errorf("TLS handshake: %w", err))
+	case err != nil:
 		return Bad("TLS handshake with "+address+": "+err.Error(), "does the server speak TLS at this port? "+peer.client(address))
 	}
 	state := secured.ConnectionState()
@@ -148,11 +189,45 @@ func Handshake(ctx context.Context, conn net.Conn, config *tls.Config, peer Peer
 	return Good(text)
 }
 
+// watchClientCertificate is a configuration that notes whether the server wants a client certificate.
+// Which is given is chosen as crypto/tls does.
+func watchClientCertificate(config *tls.Config) (watched *tls.Config, wanted *bool) {
+	watched, wanted = config.Clone(), new(bool)
+	watched.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		*wanted = true
+		for i := range config.Certificates {
+			if request.SupportsCertificate(&config.Certificates[i]) == nil {
+				return &config.Certificates[i], nil
+			}
+		}
+		return &tls.Certificate{}, nil
+	}
+	return watched, wanted
+}
+
+// alerted reports whether the other side said no, as crypto/tls tells it.
+func alerted(err error) bool {
+	refusal, ok := errors.AsType[*net.OpError](err)
+	return ok && refusal.Op == "remote error"
+}
+
+// clientRefused names the client's certificate, and why the server does not take it.
+func clientRefused(err error, config *tls.Config, peer Peer, address string) Finding {
+	if len(config.Certificates) == 0 || config.Certificates[0].Leaf == nil {
+		return Bad(address+" demands a client certificate, and there is none: "+err.Error(),
+			"name one and its key in "+peer.Client+"; of whose it wants one: "+peer.client(address)+" </dev/null | grep -A 3 'client certificate CA'")
+	}
+	leaf := config.Certificates[0].Leaf
+	return Bad(fmt.Sprintf("%s does not trust the client certificate %q, signed by %q: %v", address, leaf.Subject.String(), leaf.Issuer.String(), err),
+		"have one made by an authority that the server trusts, or have it trust this one; "+peer.Client+" hold: openssl x509 -noout -subject -issuer -dates -in "+Word(peer.File))
+}
+
 // certificateFault names the certificate and what does not fit.
 func certificateFault(err error, peer Peer, address string) (Finding, bool) {
 	if host, ok := errors.AsType[x509.HostnameError](err); ok {
 		return Bad(fmt.Sprintf("the certificate is for %s, not for %s", subject(host.Certificate), host.Host),
-			fmt.Sprintf("name the server in %s as its certificate does (%s), or have one made for %s", peer.Setting, subject(host.Certificate), host.Host)), true
+			fmt.Sprintf("name the server in %s as its certificate does (%s), or have one made for %s; it serves: %s </dev/null | openssl x509 -noout -text",
+				peer.Setting, subject(host.Certificate), host.Host, peer.client(address))), true
 	}
 	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		text := "the certificate is signed by an authority that is not trusted"

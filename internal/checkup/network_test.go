@@ -3,6 +3,8 @@ package checkup
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -41,6 +43,46 @@ func TestHandshakeNamesTheCertificateAndTheMismatch(t *testing.T) {
 		f := Handshake(t.Context(), conn, c.config, Peer{Setting: "the.dsn", Authority: "ca", StartTLS: "postgres"}, c.now)
 		if f.Verdict != c.verdict || !strings.Contains(f.Text, c.text) || !strings.Contains(f.Fix, c.fix) {
 			t.Errorf("%+v: want %s, %q, %q", f, c.verdict, c.text, c.fix)
+		}
+	}
+}
+
+// A refused client certificate is told as such: by TLS 1.2 in the handshake, by TLS 1.3 after it.
+func TestHandshakeNamesTheClientsCertificate(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool()}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	foreign := server.TLS.Certificates[0]
+	var err error
+	if foreign.Leaf, err = x509.ParseCertificate(foreign.Certificate[0]); err != nil {
+		t.Fatal(err)
+	}
+	trusted := x509.NewCertPool()
+	trusted.AddCert(server.Certificate())
+	ask := func(conn net.Conn) error {
+		_, err := conn.Read(make([]byte, 1))
+		return err
+	}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, c := range []struct {
+			certificates []tls.Certificate
+			text, fix    string
+		}{
+			{nil, "demands a client certificate, and there is none", "cert and key; of whose it wants one: openssl s_client -connect"},
+			{[]tls.Certificate{foreign}, `does not trust the client certificate "O=Acme Co"`, "openssl x509 -noout -subject -issuer -dates -in /a/file"},
+		} {
+			conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			config := &tls.Config{RootCAs: trusted, ServerName: "example.com", MinVersion: version, MaxVersion: version, Certificates: c.certificates}
+			f := Handshake(t.Context(), conn, config, Peer{Client: "cert and key", File: "/a/file", Ask: ask}, server.Certificate().NotBefore)
+			if f.Verdict != Fail || !strings.Contains(f.Text, c.text) || !strings.Contains(f.Fix, c.fix) {
+				t.Errorf("%s: %+v: want %q, %q", tls.VersionName(version), f, c.text, c.fix)
+			}
 		}
 	}
 }

@@ -113,22 +113,28 @@ func (p *postgres) tlsOf(ctx context.Context, h host) Finding {
 	}
 	conn, err := dial(ctx, h.address)
 	if err != nil {
-		return Bad(err.Error(), "try again")
+		return Bad(err.Error(), "try again: "+Probe(h.address))
 	}
-	deadline, _ := ctx.Deadline()
-	_ = conn.SetDeadline(deadline) // a connection without one is bounded by ctx at the handshake
+	_ = conn.SetDeadline(time.Now().Add(addressLimit)) // one that fails at this fails at the question
 	if offered, err := offersTLS(conn); err != nil || !offered {
 		_ = conn.Close()
+		if TimedOut(err) {
+			return Silent([]string{h.address}, p.setting, err)
+		}
 		if p.mayBePlain() {
-			return Odd("the server offers none, and sslmode lets that pass", switchOnTLS+", and sslmode=verify-full in "+p.setting)
+			return Odd("the server offers none, and sslmode lets that pass", switchOnTLS+"; and sslmode=verify-full in "+p.setting)
 		}
 		why := ""
 		if err != nil {
 			why = " (" + err.Error() + ")"
 		}
-		return Bad("the server at "+h.address+" offers no TLS"+why+", and sslmode in "+p.setting+" demands it", switchOnTLS+", or another sslmode")
+		return Bad("the server at "+h.address+" offers no TLS"+why+", and sslmode in "+p.setting+" demands it", switchOnTLS+"; or another sslmode")
 	}
-	f := Handshake(ctx, conn, h.tls, Peer{Setting: p.setting, Authority: "sslrootcert in " + p.setting, StartTLS: "postgres"}, p.sheet.Now())
+	peer := Peer{
+		Setting: p.setting, Authority: "sslrootcert in " + p.setting, StartTLS: "postgres",
+		Client: "sslcert and sslkey in " + p.setting, File: "SSLCERT",
+	}
+	f := Handshake(ctx, conn, h.tls, peer, p.sheet.Now())
 	if f.Verdict == OK && h.tls.InsecureSkipVerify && h.tls.VerifyPeerCertificate == nil {
 		return Odd(f.Text+"; not verified, as sslmode says", "sslmode=verify-full in "+p.setting)
 	}
@@ -136,7 +142,7 @@ func (p *postgres) tlsOf(ctx context.Context, h host) Finding {
 }
 
 // switchOnTLS is for a server that has its certificate (ssl_cert_file) and key (ssl_key_file).
-const switchOnTLS = "at the server, beside server.crt and server.key: ALTER SYSTEM SET ssl = on; SELECT pg_reload_conf();"
+const switchOnTLS = "ALTER SYSTEM SET ssl = on; SELECT pg_reload_conf(); -- with server.crt and server.key in its data directory"
 
 // mayBePlain reports whether sslmode lets a connection without TLS pass (allow, prefer).
 func (p *postgres) mayBePlain() bool {
@@ -170,12 +176,15 @@ func (p *postgres) login(ctx context.Context) (*pgx.Conn, Finding) {
 		return conn, Good(who)
 	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok && TimedOut(err) {
+		return nil, Silent(p.answer, p.setting, err)
+	}
 	if !ok {
 		return nil, Bad(fmt.Sprintf("%s: %v", who, err), "check "+p.setting+": "+psql(&p.config.Config)+" -d "+Word(p.config.Database))
 	}
 	fix := Admission(pg.Code, &p.config.Config, p.setting)
 	if fix == "" {
-		fix = "see the server's log"
+		fix = "see the server's log; the same by its own client: " + psql(&p.config.Config) + " -d " + Word(p.config.Database)
 	}
 	return nil, Bad(fmt.Sprintf("%s: %s (SQLSTATE %s)", who, pg.Message, pg.Code), fix)
 }
@@ -188,7 +197,7 @@ func Admission(code string, config *pgconn.Config, setting string) string {
 	case "28P01":
 		return "correct user and password in " + setting + " (or PGUSER, PGPASSWORD, ~/.pgpass), or set it: ALTER ROLE " + role + " PASSWORD '…';"
 	case "28000":
-		return "correct the user in " + setting + ", or let it in: ALTER ROLE " + role + " LOGIN; (CREATE ROLE where there is none), and in the server's pg_hba.conf: hostssl " +
+		return "correct the user in " + setting + ", or let it in: ALTER ROLE " + role + " LOGIN; -- or CREATE ROLE " + role + " LOGIN; and in the server's pg_hba.conf: hostssl " +
 			database + " " + role + " all scram-sha-256"
 	case "3D000":
 		return "name an existing database in " + setting + ": " + psql(config) + " -l"
@@ -198,6 +207,12 @@ func Admission(code string, config *pgconn.Config, setting string) string {
 		return "raise max_connections, or the connection limit of the role or database: ALTER ROLE " + role + " CONNECTION LIMIT -1; ALTER DATABASE " + database + " CONNECTION LIMIT -1;"
 	}
 	return ""
+}
+
+// NameThePrimary is what to do about a DSN that leads to a standby. Whom that follows, roles see that
+// have pg_read_all_stats.
+func NameThePrimary(setting string) string {
+	return "name the primary in " + setting + " (or several hosts and target_session_attrs=primary); the standby knows it: SELECT sender_host, sender_port FROM pg_stat_wal_receiver;"
 }
 
 // psql is a command that asks the same server as the same role.
@@ -213,7 +228,7 @@ func (p *postgres) clock(ctx context.Context, conn *pgx.Conn) Finding {
 	before := p.sheet.Now()
 	var there time.Time
 	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&there); err != nil {
-		return Bad("ask for the time: "+err.Error(), "try again")
+		return Bad("ask for the time: "+err.Error(), "try again: tiffin doctor")
 	}
 	return skew(before, there, p.sheet.Now())
 }

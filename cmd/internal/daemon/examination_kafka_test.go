@@ -122,8 +122,6 @@ func TestDoctorNamesTheBrokersLimits(t *testing.T) {
 func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 	t.Parallel()
 	kafka := guardedKafka(t, nil)
-	impostor := devstacktest.OpenRouteFrom(t, "127.0.0.2:0", kafka.Brokers()[0]).Address()
-	foreign := foreignAuthority(t)
 	set := func(variable, value string) func(*testing.T, *guarded) {
 		return func(_ *testing.T, g *guarded) { g.set("TIFFIN_KAFKA_"+variable, value) }
 	}
@@ -145,16 +143,13 @@ func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 		breaks     func(*testing.T, *guarded)
 	}
 	for name, c := range map[string]disease{
-		"name unknown":      {fail: "kafka.dns", breaks: set("BROKERS", "nohost.invalid:9092")},
-		"nobody listens":    {fail: "kafka.tcp", breaks: set("BROKERS", "127.0.0.1:1")},
-		"one seed away":     {warn: "kafka.tcp", breaks: set("BROKERS", "127.0.0.1:1,"+kafka.Brokers()[0])},
-		"one seed unknown":  {warn: "kafka.dns", breaks: set("BROKERS", kafka.Brokers()[0]+",nohost.invalid:1")},
-		"foreign authority": {fail: "kafka.tls", breaks: set("TLS_CA_FILE", foreign)},
-		"wrong name":        {fail: "kafka.tls", breaks: set("BROKERS", impostor)},
-		"session too long":  {fail: "kafka.session_timeout", breaks: set("SESSION_TIMEOUT", "31m")},
-		"too few replicas":  {fail: "kafka.topic_output", cures: true, breaks: alter("out", "min.insync.replicas", "2")},
-		"too few for dead":  {fail: "kafka.topic_dead_letter", breaks: alter("dead", "min.insync.replicas", "2")},
-		"wrong password":    {fail: "kafka.login", breaks: set("SASL_PASSWORD", "hunter2")},
+		"name unknown":     {fail: "kafka.dns", breaks: set("BROKERS", "nohost.invalid:9092")},
+		"nobody listens":   {fail: "kafka.tcp", breaks: set("BROKERS", "127.0.0.1:1")},
+		"one seed away":    {warn: "kafka.tcp", breaks: set("BROKERS", "127.0.0.1:1,"+kafka.Brokers()[0])},
+		"one seed unknown": {warn: "kafka.dns", breaks: set("BROKERS", kafka.Brokers()[0]+",nohost.invalid:1")},
+		"session too long": {fail: "kafka.session_timeout", breaks: set("SESSION_TIMEOUT", "31m")},
+		"too few replicas": {fail: "kafka.topic_output", cures: true, breaks: alter("out", "min.insync.replicas", "2")},
+		"too few for dead": {fail: "kafka.topic_dead_letter", breaks: alter("dead", "min.insync.replicas", "2")},
 		// The seed answers, but the address that it tells its clients does not.
 		"advertised": {fail: "kafka.advertised", breaks: func(_ *testing.T, g *guarded) {
 			for variable, value := range map[string]string{"BROKERS": kafka.Detour(0)[0].Listener, "TLS_ENABLED": "false", "TLS_CA_FILE": "", "SASL_MECHANISM": "", "SASL_USERNAME": "", "SASL_PASSWORD": ""} {
@@ -267,12 +262,6 @@ func gone(suffix string) func(*testing.T, *guarded) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// foreignAuthority is the certificate of an authority that signed nothing of the others.
-func foreignAuthority(t *testing.T) string {
-	t.Helper()
-	return startPostgres(t, devstack.PostgresOptions{TLS: true}).CAFile()
 }
 
 // A broker of before Kafka 2.5 cannot fence by the group's generation. None so old is to be had that

@@ -74,6 +74,9 @@ func examineBy(t *testing.T, environ []string, clock func(lines map[string]check
 		if l.Text == "" || (l.Fix == "") != (l.Verdict == checkup.OK || l.Verdict == checkup.Skip) {
 			t.Errorf("%+v: no text, or a fix for nothing, or none", l)
 		}
+		if l.Fix != "" && !isDone(l) {
+			t.Errorf("%s: no command, or one that cannot be pasted: %s", l.Check, l.Fix)
+		}
 		switch l.Verdict {
 		case checkup.Fail:
 			fails = append(fails, l.Check)
@@ -140,7 +143,7 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 		"source: role unknown": {fail: "source.login", fix: `ALTER ROLE "nobody_knows" LOGIN;`, breaks: func(_ *testing.T, p *patient) {
 			p.set("TIFFIN_SOURCE_DSN", p.server.DSNFor("nobody_knows", "", p.db.Name))
 		}},
-		"source: too old": {fail: "source.version", breaks: pretends("$READER", "130010")},
+		"source: too old": {fail: "source.version", text: "PostgreSQL 13", fix: "PostgreSQL 14 or newer", breaks: pretends("$READER", "130010")},
 		"source: no failover yet": {fail: "source.version", breaks: func(t *testing.T, p *patient) {
 			t.Helper()
 			pretends("$READER", "160001")(t, p)
@@ -153,7 +156,12 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 		"source: rows hidden":      {fail: "source.table_right", cures: true, breaks: sql("ALTER TABLE subscribers_restaurants ENABLE ROW LEVEL SECURITY")},
 		"source: column missing":   {fail: "source.columns", breaks: sql("ALTER TABLE subscribers_restaurants RENAME client_id TO client")},
 		"source: column unfit":     {fail: "source.columns", breaks: sql("ALTER TABLE subscribers_restaurants ALTER client_id TYPE jsonb USING to_jsonb(client_id)")},
-		"source: identity":         {fail: "source.replica_identity", breaks: sql("ALTER TABLE subscribers_restaurants REPLICA IDENTITY NOTHING")},
+		"source: identity":         {fail: "source.replica_identity", cures: true, breaks: sql("ALTER TABLE subscribers_restaurants REPLICA IDENTITY NOTHING")},
+		"source: no key":           {fail: "source.replica_identity", cures: true, breaks: sql("ALTER TABLE subscribers_restaurants DROP CONSTRAINT subscribers_restaurants_pkey")},
+		"source: a part's identity": {fail: "source.replica_identity", cures: true, breaks: sql("DROP TABLE subscribers_restaurants",
+			"CREATE TABLE subscribers_restaurants (id int, client_id text, restaurant_id text) PARTITION BY LIST (restaurant_id)", "ALTER TABLE subscribers_restaurants REPLICA IDENTITY FULL",
+			"CREATE TABLE p1 PARTITION OF subscribers_restaurants (PRIMARY KEY (id)) FOR VALUES IN ('r1')", "CREATE TABLE p2 PARTITION OF subscribers_restaurants DEFAULT",
+			"ALTER PUBLICATION tiffin ADD TABLE subscribers_restaurants", "ALTER PUBLICATION tiffin SET (publish_via_partition_root = true)", "GRANT SELECT ON subscribers_restaurants TO $READER")},
 		"source: publication":      {fail: "source.publication", cures: true, breaks: sql("DROP PUBLICATION tiffin")},
 		"source: half published":   {fail: "source.publication", cures: true, breaks: sql("ALTER PUBLICATION tiffin SET (publish = 'insert')")},
 		"source: foreign slot":     {fail: "source.slot", breaks: sql("SELECT pg_create_logical_replication_slot('$SLOT', 'test_decoding')")},
@@ -183,7 +191,7 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 		"feedback: TLS demanded": {fail: "feedback.tls", breaks: func(_ *testing.T, p *patient) {
 			p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", p.db.Name)+"&sslmode=require")
 		}},
-		"feedback: too old":           {fail: "feedback.version", breaks: pretends("$WRITER", "130010")},
+		"feedback: too old":           {fail: "feedback.version", text: "PostgreSQL 13", fix: "PostgreSQL 14 or newer", breaks: pretends("$WRITER", "130010")},
 		"feedback: database unknown":  {fail: "feedback.login", fix: " -l", breaks: func(_ *testing.T, p *patient) { p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", "no_such")) }},
 		"feedback: not migrated":      {fail: "feedback.schema", breaks: setting("TIFFIN_FEEDBACK_MIGRATE", "false")},
 		"feedback: may not migrate":   {fail: "feedback.schema", fix: "tiffin migrate --print --role writer_", breaks: sql("REVOKE CREATE ON DATABASE $DATABASE FROM $WRITER")},
@@ -207,21 +215,23 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 			p.set("TIFFIN_HTTP_LISTEN", other.Addr().String())
 		}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			p := newPatient(t, servers.Postgres(t))
-			fails, healthy, _ := examine(t, p.environ)
-			if len(fails) > 0 {
-				t.Fatalf("all is well, and these fail: %v", fails)
-			}
-			a.breaks(t, p)
-			line := a.judge(t, p.environ, healthy)
-			if a.cures {
-				statements, _, _ := strings.Cut(line.Fix, " -- ")
-				sql(strings.Split(statements, ";")...)(t, p)
-				ailment{}.judge(t, p.environ, healthy)
-			}
-		})
+		t.Run(name, func(t *testing.T) { t.Parallel(); a.comesOut(t) })
+	}
+}
+
+// comesOut breaks the thing on servers where all is well, and mends it by the fix.
+func (a ailment) comesOut(t *testing.T) {
+	t.Helper()
+	p := newPatient(t, servers.Postgres(t))
+	fails, healthy, _ := examine(t, p.environ)
+	if len(fails) > 0 {
+		t.Fatalf("all is well, and these fail: %v", fails)
+	}
+	a.breaks(t, p)
+	line := a.judge(t, p.environ, healthy)
+	if a.cures {
+		sql(statementsOf(line.Fix)...)(t, p)
+		ailment{}.judge(t, p.environ, healthy)
 	}
 }
 
