@@ -205,9 +205,10 @@ func TestReadmeShowsThePlan(t *testing.T) {
 	if status != 0 {
 		t.Fatal(errs)
 	}
+	statements, _, _ := strings.Cut(out, "SELECT pg_create_logical") // the daemon makes the slot
 	var want strings.Builder
-	for line := range strings.Lines(out) {
-		if !strings.HasPrefix(line, "--") && strings.TrimSpace(line) != "" && !strings.Contains(line, "pg_create_logical") { // the daemon makes the slot
+	for line := range strings.Lines(statements) {
+		if !strings.HasPrefix(line, "--") && strings.TrimSpace(line) != "" {
 			want.WriteString(strings.ReplaceAll(line, `"`, ""))
 		}
 	}
