@@ -37,6 +37,8 @@ type assembler struct {
 	snapshot cache.Snapshot // of the load
 	xids     uint64         // a 64-bit xid of about now
 
+	commits *commits
+
 	txn  staging
 	m    *Metrics
 	log  *slog.Logger
@@ -99,7 +101,14 @@ func (a *assembler) begin(body []byte, applied cache.LSN) error {
 	a.xid = extend(a.xids, b.xid)
 	a.xids = max(a.xids, a.xid)
 	a.open = true
-	a.skip = cache.LSN(b.final) < applied || a.snapshot.Sees(a.xid)
+	again := cache.LSN(b.final) < applied
+	if again && !a.commits.may(b.final, b.at) {
+		return rewound(fmt.Errorf("transaction %d at %s is none that was there before", a.xid, cache.LSN(b.final)))
+	}
+	if !again {
+		a.commits.note(b.final, b.at)
+	}
+	a.skip = again || a.snapshot.Sees(a.xid)
 	return nil
 }
 

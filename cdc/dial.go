@@ -31,6 +31,9 @@ func (c *Config) conn() (*pgx.ConnConfig, error) {
 	conf.RuntimeParams["client_encoding"] = "UTF8" // the same bytes from a COPY as from the log
 	conf.RuntimeParams["statement_timeout"] = "0"  // a role's timeout would end a long load
 	conf.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
+	// A statement's snapshot is taken behind its lock of the table: a transaction's, taken before, shows
+	// nothing of a table that was rewritten meanwhile.
+	conf.RuntimeParams["default_transaction_isolation"] = "read committed"
 	conf.RuntimeParams["row_security"] = "off" // rather an error than rows left out
 	if conf.ConnectTimeout == 0 {
 		conf.ConnectTimeout = 2 * askLimit

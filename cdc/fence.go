@@ -71,13 +71,16 @@ var errShut = errors.New("the index is loaded again")
 
 // raise asks for the source's position and waits until the index is there.
 func (r *Reader) raise(ctx context.Context) (cache.Mark, error) {
-	asked, history := r.cfg.Now(), r.gate.history()
+	asked, history, least := r.cfg.Now(), r.gate.history(), r.gate.position()
 	lsn, err := r.asks.ask(ctx)
 	if err != nil {
 		if errors.Is(err, errFooting) {
 			r.askWarden()
 		}
 		return cache.Mark{}, err
+	}
+	if lsn < least { // of another history: the next session sees it, too
+		return cache.Mark{}, errShut
 	}
 	w := r.gate.enter(lsn, history)
 	defer r.gate.leave(w)

@@ -51,8 +51,10 @@ func (f *footing) sql(version int, t *tableFacts) string {
 	columns := "(SELECT string_agg(attnum || ':' || xmin, ' ' ORDER BY attname) FROM pg_attribute WHERE attrelid = " + oid +
 		" AND attname IN (" + strings.Join(needed, ", ") + ") AND NOT attisdropped)"
 	// Only a table that is published by name is kept from becoming unlogged for a while. A rewrite
-	// gives it another TOAST table, as a TRUNCATE does not (finish_heap_swap in cluster.c).
-	rewritten := "(SELECT reltoastrelid FROM pg_class WHERE oid = " + oid + " AND NOT EXISTS (SELECT FROM pg_publication_rel WHERE prrelid = pg_class.oid))"
+	// gives it another TOAST table, as a TRUNCATE does not (finish_heap_swap in cluster.c); one that has none
+	// is told by its file.
+	rewritten := "(SELECT CASE reltoastrelid WHEN 0 THEN relfilenode ELSE reltoastrelid END FROM pg_class WHERE oid = " + oid +
+		" AND NOT EXISTS (SELECT FROM pg_publication_rel JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = pg_class.oid AND pubname = " + literal(f.publication) + "))"
 	// The log tells of the table's own replica identity, not of a partition's, by which its rows are written
 	// (get_rel_sync_entry in pgoutput.c, ExtractReplicaIdentity in heapam.c).
 	partitions := "NULL"
@@ -63,7 +65,19 @@ func (f *footing) sql(version int, t *tableFacts) string {
 			" t JOIN pg_class c ON c.oid = t.oid LEFT JOIN pg_inherits i ON i.inhrelid = c.oid)"
 	}
 	return "concat(left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), '|', " + oid + "::oid, ':', " + rewritten + ", '|', " + columns +
-		", '|', (SELECT string_agg(oid || ':' || xmin, ' ' ORDER BY oid) FROM " + f.published(version) + "), '|', " + partitions + ")"
+		", '|', (SELECT string_agg(oid || ':' || xmin, ' ' ORDER BY oid) FROM " + f.published(version) + "), " + f.moved(version) + ", '|', " + partitions + ")"
+}
+
+// moved tells whether tables left a published schema for a while: their row types go with them
+// (AlterTableNamespaceInternal in tablecmds.c).
+func (f *footing) moved(version int) string {
+	if version < publishedSchemas {
+		return "NULL"
+	}
+	oid := "to_regclass(" + literal(f.table) + ")"
+	return "(SELECT string_agg(' ' || t.oid || ':' || t.xmin, '' ORDER BY t.oid) FROM pg_class c JOIN pg_type t ON t.oid = c.reltype" +
+		" WHERE c.oid IN (SELECT " + oid + "::oid UNION SELECT relid FROM pg_partition_ancestors(" + oid + "))" +
+		" AND EXISTS (SELECT FROM pg_publication_namespace JOIN pg_publication p ON p.oid = pnpubid WHERE pubname = " + literal(f.publication) + "))"
 }
 
 // published gives the catalog's rows that publish the table: as itself, as a partition of

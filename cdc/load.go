@@ -24,9 +24,10 @@ type loaded struct {
 	table    *tableFacts
 }
 
-// load reads the table in one snapshot, over several connections, into the index. The
-// snapshot is taken after the slot exists and awaitVisible: what it does not see, the slot sends.
-func load(ctx context.Context, cfg *Config, conn *pgx.Conn, idx Index) (loaded, error) {
+// load reads the table in one snapshot, over several connections, into the index; learn is told the table
+// before the index answers. The snapshot is taken after the slot exists and awaitVisible: what it does not see,
+// the slot sends.
+func load(ctx context.Context, cfg *Config, conn *pgx.Conn, idx Index, learn func(*tableFacts)) (loaded, error) {
 	name, err := parseTable(cfg.Table)
 	if err != nil {
 		return loaded{}, err
@@ -36,6 +37,7 @@ func load(ctx context.Context, cfg *Config, conn *pgx.Conn, idx Index) (loaded, 
 		return loaded{}, err
 	}
 	into := idx.BeginLoad(table.layout.keyed)
+	learn(table) // before lookups that wait for the end of the load go on
 	nulls, err := copyAll(ctx, cfg, conn, exported, table, into)
 	if err != nil {
 		into.Abort()

@@ -8,12 +8,13 @@ import (
 	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
-// Nothing that the reader does, from the load to read-throughs and audits, holds more of the table than a
+// Nothing that the reader does once the publication is there, from the load to read-throughs and audits, holds more of the table than a
 // reader's lock, and when it is done it holds none, and no snapshot.
 func TestReaderHoldsNoMoreThanAReadersLock(t *testing.T) {
 	t.Parallel()
 	db := servers.Database(t)
 	contract(t, db, "DEFAULT")
+	db.Exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`) // whose making takes a stronger one
 	db.Exec(t, `INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r'||i%40, 'c'||i FROM generate_series(1,4000) i`)
 	cfg := config(t, db)
 	cfg.rangePages = 4
@@ -49,10 +50,17 @@ func watchLocks(t *testing.T, db *devstacktest.Database) (stop func() int) {
 			err := conn.QueryRow(context.WithoutCancel(ctx), `SELECT string_agg(DISTINCT mode, ' ') FROM pg_locks JOIN pg_stat_activity USING (pid)
 				WHERE application_name LIKE 'tiffin/%' AND datname = current_database() AND relation = 'subscribers_restaurants'::regclass AND mode <> 'AccessShareLock'`).Scan(&modes)
 			if err != nil || modes != nil {
-				t.Errorf("locks of the table: %v, %v", modes, err)
+				t.Errorf("locks of the table: %v, %v", deref(modes), err)
 				return
 			}
 		}
 	}()
 	return func() int { cancel(); return <-looks }
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
 }

@@ -39,3 +39,15 @@ func TestPartitionsComeWhileRunning(t *testing.T) {
 		}
 	})
 }
+
+// What a foreign server holds is not in the log.
+func TestForeignPartitionIsRefused(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	db.Exec(t, `CREATE FOREIGN DATA WRAPPER elsewhere`, `CREATE SERVER far FOREIGN DATA WRAPPER elsewhere`,
+		`CREATE TABLE subscribers_restaurants (id int, client_id text, restaurant_id text) PARTITION BY RANGE (id)`,
+		`CREATE TABLE near PARTITION OF subscribers_restaurants FOR VALUES FROM (0) TO (1000)`,
+		`CREATE FOREIGN TABLE away PARTITION OF subscribers_restaurants FOR VALUES FROM (1000) TO (2000) SERVER far`,
+		`ALTER TABLE subscribers_restaurants REPLICA IDENTITY FULL`, `ALTER TABLE near REPLICA IDENTITY FULL`)
+	refuses(t, start(t, db), `partition public.away is a foreign table`, `ALTER TABLE "public"."subscribers_restaurants" DETACH PARTITION "public"."away"`)
+}

@@ -58,6 +58,7 @@ type Reader struct {
 	heldSince time.Time // the slot is active elsewhere
 	made      bool      // the slot was made since Run began
 	useless   bool      // the slot is to be made again
+	commits   *commits  // the last since the load
 }
 
 // New validates cfg and returns a reader that writes to idx. It neither connects nor starts
@@ -189,7 +190,7 @@ func (r *Reader) session(ctx context.Context) error {
 		return err
 	}
 	r.state.say("preparing publication and slot (a new slot waits for the transactions that run)")
-	p := prepared{useless: r.useless}
+	p := prepared{useless: r.useless, loads: r.table == nil}
 	r.pulse.Await(slotLimit + pulse.Limit)
 	err = p.prepare(ctx, &r.cfg, conn)
 	r.pulse.Beat()
@@ -247,17 +248,16 @@ func (r *Reader) load(ctx context.Context, conn *pgx.Conn, p prepared) error {
 	if err != nil {
 		return err
 	}
-	l, err := load(ctx, &r.cfg, conn, r.idx)
+	l, err := load(ctx, &r.cfg, conn, r.idx, r.src.learn)
 	if err != nil {
 		return err
 	}
 	if l.table.relation.oid != p.table.relation.oid || !l.table.layout.sameRows(&p.table.layout) {
 		return &Error{Op: "load table", On: r.cfg.Table, Err: errors.New("it was altered meanwhile")}
 	}
-	r.src.learn(l.table)
 	r.src.footing.trusted.Store(&stands)
 	r.table, r.snapshot = l.table, l.snapshot
-	r.pos = position{settled: cache.MaxLSN}
+	r.pos, r.commits = position{settled: cache.MaxLSN}, &commits{}
 	r.pos.start(p.slot.confirmed)
 	r.cfg.Log.Info("table loaded", "table", r.cfg.Table, "keyed", l.table.layout.keyed, "took", r.cfg.Now().Sub(started))
 	return nil
@@ -312,7 +312,7 @@ func (r *Reader) assembler(txn staging) *assembler {
 	return &assembler{
 		table: r.table.relation.name, oid: r.table.relation.oid, loaded: r.table.layout,
 		snapshot: r.snapshot, xids: r.snapshot.Xmax,
-		txn: txn, m: r.cfg.Metrics, log: r.cfg.Log, now: r.cfg.Now, rels: map[uint32]followed{},
+		commits: r.commits, txn: txn, m: r.cfg.Metrics, log: r.cfg.Log, now: r.cfg.Now, rels: map[uint32]followed{},
 	}
 }
 

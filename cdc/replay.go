@@ -27,11 +27,10 @@ func NewReplay(ctx context.Context, cfg Config, src *Source, idx Index) (*Replay
 		return nil, err
 	}
 	defer hangUp(ctx, conn.PgConn())
-	l, err := load(ctx, &r.cfg, conn, idx)
+	l, err := load(ctx, &r.cfg, conn, idx, src.learn)
 	if err != nil {
 		return nil, err
 	}
-	src.learn(l.table)
 	r.table, r.snapshot = l.table, l.snapshot
 	txn := idx.NewTxn()
 	return &Replay{idx: idx, txn: txn, asm: r.assembler(txn)}, nil

@@ -155,7 +155,7 @@ func (g *rig) clients(t testing.TB, restaurant string) []string {
 func (g *rig) agree(t testing.TB) {
 	t.Helper()
 	g.fence(t)
-	rows, err := g.sql.Query(t.Context(), `SELECT DISTINCT restaurant_id::text, client_id::text FROM subscribers_restaurants WHERE restaurant_id IS NOT NULL AND client_id IS NOT NULL ORDER BY 1, 2`)
+	rows, err := g.sql.Query(t.Context(), `SELECT DISTINCT restaurant_id::text COLLATE "C", client_id::text COLLATE "C" FROM subscribers_restaurants WHERE restaurant_id IS NOT NULL AND client_id IS NOT NULL ORDER BY 1, 2`)
 	if err != nil {
 		t.Fatal(err)
 	}

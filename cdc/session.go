@@ -122,8 +122,30 @@ func (s *session) verifyStart(ctx context.Context, conn *pgx.Conn) error {
 	if slot.confirmed > s.pos.reported {
 		return &rebuildError{reason: "gap", err: fmt.Errorf("slot %s was moved to %s by another process, past our %s", s.cfg.Slot, slot.confirmed, s.pos.reported)}
 	}
+	if err := s.verifyHistory(ctx, conn); err != nil {
+		return err
+	}
 	s.pos.start(slot.confirmed)
 	return nil
+}
+
+// verifyHistory makes sure that the log still holds what was applied. A server that was put back to an earlier
+// state (a snapshot of its volume, a copy of its files) has the same identifier and timeline, and writes other
+// transactions at the positions of those it lost. Once its log is as long again, begin sees it.
+func (s *session) verifyHistory(ctx context.Context, conn *pgx.Conn) error {
+	var flushed string
+	if err := conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(&flushed); err != nil {
+		return &Error{Op: "ask source database for its position", Err: err}
+	}
+	at, err := cache.ParseLSN(flushed)
+	if err == nil && at < s.pos.applied {
+		return rewound(fmt.Errorf("the log ends at %s, and was at %s", at, s.pos.applied))
+	}
+	return err
+}
+
+func rewound(err error) error {
+	return &rebuildError{reason: "history", err: fmt.Errorf("%w: the server was put back to an earlier state", err)}
 }
 
 // lastWords is why a walsender that is gone went, where it said so; otherwise it is gone.

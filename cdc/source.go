@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +26,7 @@ type Source struct {
 	cfg     Config
 	fence   link
 	footing footing
-	read    atomic.Pointer[string] // the statement of ReadRestaurant, for the table as loaded
+	read    atomic.Pointer[reading] // how ReadRestaurant reads, for the table as loaded
 
 	mu     sync.Mutex
 	pool   *pgxpool.Pool
@@ -67,15 +68,15 @@ func (s *Source) ReadRestaurant(ctx context.Context, restaurant string, add func
 	failed := func(err error) (cache.Snapshot, error) {
 		return cache.Snapshot{}, fmt.Errorf("read clients of restaurant %q from table %s: %w", restaurant, s.cfg.Table, err)
 	}
-	statement := s.read.Load()
-	if statement == nil {
+	reading := s.read.Load()
+	if reading == nil {
 		return failed(errors.New("the table was not loaded yet"))
 	}
 	pool, err := s.connections(ctx)
 	if err != nil {
 		return failed(err)
 	}
-	rows, err := pool.Query(ctx, *statement, restaurant)
+	rows, err := pool.Query(ctx, reading.statement, restaurant)
 	if err != nil {
 		return failed(err)
 	}
@@ -84,6 +85,8 @@ func (s *Source) ReadRestaurant(ctx context.Context, restaurant string, add func
 	for rows.Next() {
 		values := rows.RawValues()
 		switch {
+		case values[0] != nil && string(values[1]) != reading.table:
+			err = errFooting
 		case values[0] != nil:
 			snapshot, err = cache.ParseSnapshot(string(values[0]))
 		default:
@@ -102,18 +105,21 @@ func (s *Source) ReadRestaurant(ctx context.Context, restaurant string, add func
 	return snapshot, nil
 }
 
-// readStatement reads rows and the snapshot in one statement, hence in one snapshot. The
-// parameter is cast to the column's type so that an index can serve it; the text is compared
-// again because equal values may have different texts (citext, collations).
+// reading is how the restaurants of a table are read. Another table of its name may be none that the
+// statement fits: its answer is refused.
+type reading struct{ statement, table string }
+
+// readStatement reads rows, the snapshot and which table it was in one statement, hence in one snapshot.
+// The parameter is cast to the column's type so that an index can serve it; the text is compared
+// again, byte by byte, because equal values may have different texts (citext, nondeterministic collations).
 func readStatement(t *tableFacts) string {
-	return "SELECT pg_current_snapshot()::text, NULL::text UNION ALL SELECT NULL, " + columnClient + "::text FROM " + t.from() +
-		" WHERE " + columnRestaurant + " = $1::text::" + t.cast + " AND " + columnRestaurant + "::text = $1::text AND " + columnClient + " IS NOT NULL"
+	return "SELECT pg_current_snapshot()::text, to_regclass(" + literal(t.relation.name.sql()) + ")::oid::text UNION ALL SELECT NULL, " + t.clientText() + " FROM " + t.from() +
+		" WHERE " + columnRestaurant + " = $1::text::" + t.cast + " AND " + t.restaurantText() + ` COLLATE pg_catalog."C" = $1::text AND ` + columnClient + " IS NOT NULL"
 }
 
-// learn fits the statement to the table as it was loaded.
+// learn fits the statement to the table as it is loaded.
 func (s *Source) learn(t *tableFacts) {
-	statement := readStatement(t)
-	s.read.Store(&statement)
+	s.read.Store(&reading{readStatement(t), strconv.FormatUint(uint64(t.relation.oid), 10)})
 }
 
 // reconnect has the next questions asked on new connections: the old ones may lead to a server

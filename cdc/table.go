@@ -13,20 +13,33 @@ import (
 type tableFacts struct {
 	relation relation
 	layout   layout
-	kind     byte   // r: table, p: partitioned
-	cast     string // type of restaurant_id, for a parameter's cast
-	leaves   []leaf // the table, or its partitions
+	kind     byte      // r: table, p: partitioned
+	cast     string    // type of restaurant_id, for a parameter's cast; a domain's is what it is over
+	output   [2]string // functions that print restaurant and client as the log does, where a cast to text need not
+	leaves   []leaf    // the table, or its partitions
 	// placed: the role may read where a row lies, so a load can be shared among connections.
 	placed bool
 }
 
 // columns are what a row of the index is made of, in copyRows' order: the id first where rows go by it.
 func (t *tableFacts) columns() string {
-	columns := columnRestaurant + "::text, " + columnClient + "::text"
+	columns := t.restaurantText() + ", " + t.clientText()
 	if t.layout.keyed {
 		columns = quoted(t.layout.idName) + "::int8, " + columns
 	}
 	return columns
+}
+
+func (t *tableFacts) restaurantText() string { return textOf(columnRestaurant, t.output[0]) }
+func (t *tableFacts) clientText() string     { return textOf(columnClient, t.output[1]) }
+
+// textOf is a column's text as the log has it. A cast of a uuid or an integer to text may be the database's
+// own (CREATE CAST).
+func textOf(column, output string) string {
+	if output == "" {
+		return column + "::text"
+	}
+	return "pg_catalog.textin(pg_catalog." + output + "(" + column + "))"
 }
 
 // from is the table as a statement reads it: without heirs, which are not published under its
@@ -107,18 +120,30 @@ func unloggedError(name tableName) error {
 	}
 }
 
+func (t *tableFacts) foreignError(partition tableName) error {
+	return &Error{
+		Op: "follow table", On: t.relation.name.String(), Permanent: true, Err: fmt.Errorf("partition %s is a foreign table: its changes are not in the log", partition),
+		Fix: "ALTER TABLE " + t.relation.name.sql() + " DETACH PARTITION " + partition.sql() + ";",
+	}
+}
+
 // columnsSQL gives the published columns of relations, and which are the replica identity
 // (RelationGetReplicaIndex and RelationGetIndexAttrBitmap in relcache.c). A type is named without a length, as -1 has
 // it: by NULL a character(n) were "character", which means one of them (format_type.c).
-// A domain, also one over a domain, has the output function of the type below it (DefineDomain in typecmds.c).
+// Of a domain it is the type below all: the domain may be renamed, and its rules need not hold for rows that
+// were there before (NOT VALID). A domain, also one over a domain, has the output function of the type below it (DefineDomain in typecmds.c).
 const columnsSQL = `
-	SELECT a.attrelid, a.attname, a.atttypid, c.relreplident::text, format_type(a.atttypid, -1),
+	SELECT a.attrelid, a.attname, a.atttypid, c.relreplident::text, format_type(b.oid, -1),
+	       CASE WHEN t.typoutput IN ('uuid_out'::regproc, 'int2out'::regproc, 'int4out'::regproc, 'int8out'::regproc) THEN t.typoutput::text ELSE '' END,
 	       t.typcategory = 'S' OR t.typoutput IN ('uuid_out'::regproc, 'int2out'::regproc, 'int4out'::regproc, 'int8out'::regproc),
 	       t.typoutput = 'bpcharout'::regproc,
 	       c.relreplident = 'f' OR coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false)
 	FROM pg_attribute a
 	JOIN pg_class c ON c.oid = a.attrelid
 	JOIN pg_type t ON t.oid = a.atttypid
+	CROSS JOIN LATERAL (WITH RECURSIVE base AS (SELECT t.oid, t.typtype, t.typbasetype UNION ALL
+	     SELECT o.oid, o.typtype, o.typbasetype FROM base JOIN pg_type o ON base.typtype = 'd' AND o.oid = base.typbasetype)
+	     SELECT oid FROM base WHERE typtype <> 'd') b
 	LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisvalid AND i.indimmediate
 	     AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
 	WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
@@ -146,9 +171,9 @@ func readRelations(ctx context.Context, q querier, oids []uint32, t *tableFacts)
 	var unfit error
 	var oid uint32
 	var col column
-	var identity, typ string
+	var identity, typ, output string
 	var fits bool
-	_, err = pgx.ForEachRow(rows, []any{&oid, &col.name, &col.typ, &identity, &typ, &fits, &col.padded, &col.key}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&oid, &col.name, &col.typ, &identity, &typ, &output, &fits, &col.padded, &col.key}, func() error {
 		rel := relations[oid]
 		if rel == nil {
 			rel = &relation{oid: oid, identity: identity[0], name: t.relation.name}
@@ -159,7 +184,9 @@ func readRelations(ctx context.Context, q querier, oids []uint32, t *tableFacts)
 			return nil
 		}
 		if col.name == columnRestaurant {
-			t.cast = typ
+			t.cast, t.output[0] = typ, output
+		} else {
+			t.output[1] = output
 		}
 		if !fits {
 			unfit = &Error{
@@ -178,16 +205,20 @@ func readRelations(ctx context.Context, q querier, oids []uint32, t *tableFacts)
 
 // inspectLeaves lists the tables that hold the rows.
 func (t *tableFacts) inspectLeaves(ctx context.Context, q querier) error {
-	rows, err := q.Query(ctx, `SELECT c.oid, n.nspname, c.relname, c.relpersistence = 'p' FROM `+partitionsOf("$1")+` p
+	rows, err := q.Query(ctx, `SELECT c.oid, n.nspname, c.relname, c.relpersistence = 'p', c.relkind = 'f' FROM `+partitionsOf("$1")+` p
 		JOIN pg_class c ON c.oid = p.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind = 'r' ORDER BY c.oid`, t.relation.oid)
+		WHERE c.relkind IN ('r', 'f') ORDER BY c.oid`, t.relation.oid)
 	if err != nil {
 		return &Error{Op: "list partitions of table", On: t.relation.name.String(), Err: err}
 	}
 	var l leaf
-	var logged bool
+	var logged, foreign bool
 	var unfit error
-	_, err = pgx.ForEachRow(rows, []any{&l.oid, &l.name.schema, &l.name.name, &logged}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&l.oid, &l.name.schema, &l.name.name, &logged, &foreign}, func() error {
+		if foreign {
+			unfit = t.foreignError(l.name)
+			return nil
+		}
 		if t.leaves = append(t.leaves, l); !logged {
 			unfit = unloggedError(l.name)
 		}
