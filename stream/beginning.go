@@ -55,7 +55,7 @@ func (s *session) birth(ctx context.Context, spans map[int32]span) (map[int32]in
 			if err != nil {
 				return nil, err
 			}
-			at = committed{position: position{o.At, sent}, ours: isOurs(&o.Metadata)}
+			at = committed{position: position{offset: o.At, sent: sent}, ours: isOurs(&o.Metadata)}
 		}
 		if at.offset < 0 {
 			fresh++

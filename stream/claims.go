@@ -46,12 +46,20 @@ func (c *claims) put(cl *claim) {
 	c.broadcast()
 }
 
-// position returns the next offset to plan of a partition; ok is false when it is not ours.
-func (c *claims) position(partition int32) (next int64, ok bool) {
+// all returns the claims by partition.
+func (c *claims) all() map[int32]*claim {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	cl := c.owned[partition]
-	if cl == nil || cl.given {
+	return maps.Clone(c.owned)
+}
+
+// position returns the next offset to plan of a message's partition; ok is false when that is not ours, or
+// not as it was when the message was read.
+func (c *claims) position(m message) (next int64, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cl := c.owned[m.Partition]
+	if cl == nil || cl.given || cl != m.claim {
 		return 0, false
 	}
 	return cl.planned, true
@@ -77,7 +85,7 @@ func (c *claims) admit(b *batch) {
 			cl.inflight++
 		}
 		cl.planned = t.offset + 1
-		a.next = cl.planned
+		a.next, a.leader = cl.planned, t.leader
 		b.deliveries += t.deliveries()
 		return false
 	})
@@ -160,12 +168,12 @@ func (c *claims) partitions() []int32 {
 	return slices.Sorted(maps.Keys(c.owned))
 }
 
-// saw notes that everything below next has been read and planned.
-func (c *claims) saw(partition int32, next int64) {
+// saw notes that everything up to a message has been read and planned.
+func (c *claims) saw(m message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if cl := c.owned[partition]; cl != nil && !cl.given {
-		cl.seen = max(cl.seen, next)
+	if cl := c.owned[m.Partition]; cl != nil && cl == m.claim && !cl.given {
+		cl.seen = max(cl.seen, m.Offset+1)
 		c.broadcast()
 	}
 }

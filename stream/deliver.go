@@ -50,7 +50,7 @@ func (s *session) deliverAll(ctx context.Context, polled <-chan []message) error
 func (s *session) handle(ctx context.Context, messages []message) (err error) {
 	b := newBatch()
 	defer func() { b.abandon() }() // only what is not on its way is left in b
-	last := map[int32]int64{}
+	last := map[int32]message{}
 	for _, m := range messages {
 		if s.lanes.hold(m) {
 			continue
@@ -65,7 +65,7 @@ func (s *session) handle(ctx context.Context, messages []message) (err error) {
 			}
 			continue
 		}
-		last[m.Partition] = m.Offset + 1
+		last[m.Partition] = m
 		if t == nil {
 			continue
 		}
@@ -89,8 +89,8 @@ func (s *session) handle(ctx context.Context, messages []message) (err error) {
 	if b, err = s.send(b); err != nil {
 		return err
 	}
-	for partition, next := range last {
-		s.claims.saw(partition, next)
+	for _, m := range last {
+		s.claims.saw(m)
 	}
 	return nil
 }
@@ -131,7 +131,7 @@ func (s *session) planNext(ctx context.Context, m message) (*trigger, error) {
 	if m.Attrs.IsControl() {
 		return nil, nil
 	}
-	next, ours := s.claims.position(m.Partition)
+	next, ours := s.claims.position(m)
 	if !ours || m.Offset < next {
 		return nil, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // recreated is for a topic that is not the one whose offsets the ledger holds (KIP-516): it was
@@ -25,11 +26,40 @@ func (s *session) recreated(ctx context.Context, partition int32, e entry, in sp
 	return in.start, s.beginAnew(ctx, partition, e.epoch, 0, in.start)
 }
 
+// endWhereLost ends the span of each partition that has lost messages below the group's offset where they
+// begin, whatever took their offsets since: what was handled is not there any more, and what is there was
+// not handled (an unclean leader election; KIP-320).
+func (s *session) endWhereLost(ctx context.Context, spans map[int32]span) error {
+	req := kadm.OffsetForLeaderEpochRequest{}
+	for partition, k := range s.committed {
+		if k.leader > 0 && k.fault == nil {
+			req.Add(s.topics.input.name, partition, k.leader-1)
+		}
+	}
+	if len(req) == 0 {
+		return nil
+	}
+	ends, err := kadm.NewClient(s.cl).OffsetForLeaderEpoch(ctx, req)
+	if err != nil {
+		return sinkFault(sinkKafka, fmt.Errorf("ends of leader epochs of topic %s: %w", s.topics.input.name, err))
+	}
+	for partition, end := range ends[s.topics.input.name] {
+		if end.Err != nil {
+			return sinkFault(sinkKafka, fmt.Errorf("end of a leader epoch of %s/%d: %w", s.topics.input.name, partition, end.Err))
+		}
+		if in, ok := spans[partition]; ok && end.EndOffset >= 0 && end.EndOffset < s.committed[partition].offset {
+			in.end, in.high = min(in.end, end.EndOffset), min(in.high, end.EndOffset)
+			spans[partition] = in
+		}
+	}
+	return nil
+}
+
 // withinLog checks the position against what the input topic still holds.
 func (s *session) withinLog(ctx context.Context, partition int32, epoch, next int64, in span) (int64, error) {
 	switch {
 	case next > in.high && s.cfg.InputReset != InputAnew:
-		return 0, &LedgerError{partition, fmt.Sprintf("the ledger stands at %d, but topic %s ends at %d: the brokers have lost messages that were handled "+
+		return 0, &LedgerError{partition, fmt.Sprintf("the ledger stands at %d, but topic %s ends at %d, or holds other messages from there on: the brokers have lost messages that were handled "+
 			"(an unclean leader election), or the topic was created again. Start once with --input-reset=anew to set the lost messages' manifest aside and go on at %d",
 			next, s.topics.input.name, in.high, in.high)}
 	case next > in.high:

@@ -154,11 +154,11 @@ func (s *session) storeLarge(l *lane, b *batch) error {
 func (s *session) sendLarge(l *lane, t *trigger) error {
 	if t.fault != nil {
 		send := func(p *producer) error { return p.sendDeadLetter(s.work, t) }
-		return s.sendChunk(send, map[int32]position{t.partition: {offset: t.offset + 1}})
+		return s.sendChunk(send, map[int32]position{t.partition: {offset: t.offset + 1, leader: t.leader}})
 	}
 	total := t.deliveries()
 	if total == 0 { // nobody was left when it was read
-		return s.member.commit(s.work, map[int32]position{t.partition: {offset: t.offset + 1}})
+		return s.member.commit(s.work, map[int32]position{t.partition: {offset: t.offset + 1, leader: t.leader}})
 	}
 	env := newEnvelope(&t.campaign, t.now)
 	for from := 0; from < total; {
@@ -167,9 +167,9 @@ func (s *session) sendLarge(l *lane, t *trigger) error {
 		}
 		l.pulse.Beat()
 		to := min(from+s.cfg.MaxTransactionRecords, total)
-		at := position{offset: t.offset, sent: int64(to)}
+		at := position{offset: t.offset, sent: int64(to), leader: t.leader}
 		if to == total {
-			at = position{offset: t.offset + 1}
+			at = position{offset: t.offset + 1, leader: t.leader}
 		}
 		send := func(p *producer) error { return p.sendDeliveries(s.work, t, &env, from, to) }
 		if err := s.sendChunk(send, map[int32]position{t.partition: at}); err != nil {

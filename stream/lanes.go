@@ -12,6 +12,9 @@ import (
 // message is a record of the input topic and the fence's mark of its poll.
 type message struct {
 	*kgo.Record
+	// claim is that under which it was read. Under a later one it is read again, with what was passed over
+	// while the partition was another's.
+	claim *claim
 	mark  cache.Mark
 	fence steps // with a tracer only
 }

@@ -18,6 +18,9 @@ import (
 type position struct {
 	offset int64
 	sent   int64
+	// leader is the leader epoch (KIP-320) of the message before, or of a campaign under way, plus one; 0
+	// where it is not known. By it is seen that an offset was given out again.
+	leader int32
 }
 
 // committedByUs is our metadata of an offset commit: another tool's is not, and what we
@@ -91,7 +94,7 @@ func (m *member) commitIn(ctx context.Context, p *producer, at map[int32]positio
 		topic.Topic, topic.TopicID = m.topic.name, m.topic.id
 		for partition, pos := range at {
 			o := kmsg.NewTxnOffsetCommitRequestTopicPartition()
-			o.Partition, o.Offset, o.Metadata = partition, pos.offset, pos.metadata()
+			o.Partition, o.Offset, o.LeaderEpoch, o.Metadata = partition, pos.offset, pos.leader-1, pos.metadata()
 			topic.Partitions = append(topic.Partitions, o)
 		}
 		req.Topics = append(req.Topics, topic)
@@ -133,7 +136,7 @@ func (m *member) commit(ctx context.Context, at map[int32]position) error {
 		topic.Topic, topic.TopicID = m.topic.name, m.topic.id
 		for partition, pos := range at {
 			o := kmsg.NewOffsetCommitRequestTopicPartition()
-			o.Partition, o.Offset, o.Metadata = partition, pos.offset, pos.metadata()
+			o.Partition, o.Offset, o.LeaderEpoch, o.Metadata = partition, pos.offset, pos.leader-1, pos.metadata()
 			topic.Partitions = append(topic.Partitions, o)
 		}
 		req.Topics = append(req.Topics, topic)

@@ -51,6 +51,7 @@ func (p *planner) decide(ctx context.Context, r *kgo.Record, mark cache.Mark, tr
 	t := &trigger{
 		partition: r.Partition,
 		offset:    r.Offset,
+		leader:    r.LeaderEpoch + 1,
 		published: r.Timestamp,
 		now:       p.cfg.Now().Unix(),
 		mark:      mark,

@@ -158,7 +158,7 @@ func (b *batch) records() int {
 func (b *batch) positions() map[int32]position {
 	at := make(map[int32]position, len(b.advances))
 	for _, a := range b.advances {
-		at[a.claim.partition] = position{offset: a.next}
+		at[a.claim.partition] = position{offset: a.next, leader: a.leader}
 	}
 	return at
 }

@@ -316,13 +316,22 @@ func after(ctx context.Context, d time.Duration, do func()) (cancel func()) {
 func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 	defer close(polled)
 	for {
+		before := s.claims.all()
 		fetches := s.cl.PollRecords(ctx, batchTriggers)
+		owned := s.claims.all()
 		if ctx.Err() != nil {
 			return nil
 		}
 		var faults error
 		fetches.EachError(func(topic string, partition int32, err error) {
 			faults = errors.Join(faults, fmt.Errorf("read %s/%d: %w", topic, partition, err))
+		})
+		// A partition that went and came back meanwhile: nobody knows under which claim its records were read.
+		// One that was not ours before has none of an earlier claim: they are dropped before it is given up.
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+			if was, is := before[p.Partition], owned[p.Partition]; was != nil && is != nil && was != is && len(p.Records) > 0 {
+				faults = errors.Join(faults, fmt.Errorf("read %s/%d: it changed hands and came back", p.Topic, p.Partition))
+			}
 		})
 		if faults != nil {
 			return sinkFault(sinkKafka, faults)
@@ -335,7 +344,7 @@ func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 			return fmt.Errorf("fence: %w", err)
 		}
 		select {
-		case polled <- marked(fetches, mark, fence):
+		case polled <- marked(fetches, owned, mark, fence):
 		case <-ctx.Done():
 			return nil
 		}
@@ -358,9 +367,9 @@ func (s *session) raise(ctx context.Context) (mark cache.Mark, at steps, err err
 
 // marked notes with each message how far the index had come after it was read: whatever was
 // committed before that is in it.
-func marked(fetches kgo.Fetches, mark cache.Mark, fence steps) []message {
+func marked(fetches kgo.Fetches, owned map[int32]*claim, mark cache.Mark, fence steps) []message {
 	messages := make([]message, 0, fetches.NumRecords())
-	fetches.EachRecord(func(r *kgo.Record) { messages = append(messages, message{r, mark, fence}) })
+	fetches.EachRecord(func(r *kgo.Record) { messages = append(messages, message{r, owned[r.Partition], mark, fence}) })
 	return messages
 }
 

@@ -24,7 +24,7 @@ func (s *session) remember(resp *kmsg.OffsetFetchResponse) {
 		for _, t := range g.Topics {
 			for _, p := range t.Partitions {
 				sent, err := parseSent(p.Metadata)
-				s.committed[p.Partition] = committed{position{p.Offset, sent}, isOurs(p.Metadata), err}
+				s.committed[p.Partition] = committed{position{p.Offset, sent, p.LeaderEpoch + 1}, isOurs(p.Metadata), err}
 			}
 		}
 	}
@@ -35,6 +35,9 @@ func (s *session) remember(resp *kmsg.OffsetFetchResponse) {
 func (s *session) takeOver(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	spans, err := inputSpans(ctx, s.cl, s.topics.input.name)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.endWhereLost(ctx, spans); err != nil {
 		return nil, err
 	}
 	for _, partitions := range offsets {

@@ -26,6 +26,7 @@ const (
 type trigger struct {
 	partition int32
 	offset    int64
+	leader    int32 // position.leader behind it
 	outcome   Outcome
 	campaign  Campaign
 	// now is the clock when the message was processed, in Unix seconds.
@@ -136,4 +137,5 @@ func (b *batch) abandon() {
 type advance struct {
 	claim          *claim
 	expected, next int64
+	leader         int32 // of next
 }

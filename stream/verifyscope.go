@@ -28,7 +28,7 @@ func (v *verifier) groupOffsets(ctx context.Context) (map[int32]position, error)
 		if err != nil {
 			return nil, err
 		}
-		at[partition] = position{o.At, sent}
+		at[partition] = position{offset: o.At, sent: sent}
 	}
 	return at, nil
 }
