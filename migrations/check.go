@@ -27,6 +27,13 @@ func Check(ctx context.Context, conn *pgx.Conn, opts Options) error {
 	if !found.feedbackTable {
 		return unfit("feedback table %s does not exist: run `tiffin migrate`, or set feedback.table", opts.FeedbackTable.Sanitize())
 	}
+	encoding, fits, err := encodingOf(ctx, conn)
+	if err != nil {
+		return fmt.Errorf("ask for the encoding of the feedback database: %w", err)
+	}
+	if !fits {
+		return unfit("the feedback database is encoded in %s, which does not hold every text of a campaign; fix: %s", encoding, makeUTF8)
+	}
 	columns, err := readColumns(ctx, conn, opts.FeedbackTable)
 	if err != nil {
 		return err
@@ -190,4 +197,12 @@ func checkRights(ctx context.Context, conn *pgx.Conn, table pgx.Identifier) (lac
 			conn.Config().User, what, pgx.Identifier{conn.Config().User}.Sanitize()))
 	}
 	return errors.Join(faults...), nil
+}
+
+const makeUTF8 = "CREATE DATABASE tiffin_feedback ENCODING 'UTF8' TEMPLATE template0; -- or another name, in feedback.dsn"
+
+// encodingOf is the database's encoding, and whether it holds every text of JSON.
+func encodingOf(ctx context.Context, conn *pgx.Conn) (encoding string, fits bool, err error) {
+	err = conn.QueryRow(ctx, "SHOW server_encoding").Scan(&encoding)
+	return encoding, encoding == "UTF8" || encoding == "SQL_ASCII", err // which takes bytes as they are
 }

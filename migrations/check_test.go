@@ -105,3 +105,22 @@ func TestLiteralsAreQuoted(t *testing.T) {
 		}
 	}
 }
+
+// A database that could not hold every text is refused.
+func TestCheckRefusesAnotherEncoding(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	other := db.Name + "_1251"
+	db.Exec(t, "CREATE DATABASE "+other+" ENCODING 'WIN1251' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+	conn, err := pgx.Connect(t.Context(), db.Server.DSN(other))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }()
+	if _, err := Migrate(t.Context(), conn, options()); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(t.Context(), conn, options()); !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), "WIN1251") {
+		t.Errorf("check: %v", err)
+	}
+}

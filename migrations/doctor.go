@@ -60,6 +60,16 @@ func (v *visit) server(ctx context.Context) {
 		}
 		return checkup.Good("not in recovery")
 	})
+	v.sheet.Check(ctx, "encoding", []string{"login"}, func(ctx context.Context) checkup.Finding {
+		encoding, fits, err := encodingOf(ctx, v.conn)
+		switch {
+		case err != nil:
+			return checkup.Bad(err.Error(), "try again: tiffin doctor")
+		case !fits:
+			return checkup.Bad(encoding+" does not hold every text of a campaign", makeUTF8)
+		}
+		return checkup.Good(encoding)
+	})
 }
 
 func (v *visit) schema(ctx context.Context) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"example.com/tiffin/internal/dsn"
@@ -106,6 +107,11 @@ func openFeedback(ctx context.Context, c *Config) (store, error) {
 func openPool(ctx context.Context, c *Config, cfg *pgxpool.Config) (store, error) {
 	cfg.MaxConns = 4 // claims, recovery, the probe
 	tune(cfg.ConnConfig)
+	// One of several servers (or addresses) may be a standby, and lag behind: rows that are not there yet would
+	// be taken for deleted, and their records not be sent.
+	if cfg.ConnConfig.ValidateConnect == nil {
+		cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
+	}
 	cfg.AfterConnect = flushCommits
 	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)
 	if err != nil {

@@ -60,10 +60,10 @@ func Search(ctx context.Context, db Querier, group, topic string, feedback pgx.I
 	}
 	// The rows first, by id: with them few messages remain to be looked through.
 	f.Client, err = explanations(ctx, db, `WITH got AS MATERIALIZED (
-			SELECT f.id::int8 AS id, f.adv_campaign_id FROM `+feedback.Sanitize()+` f
+			SELECT f.id::int8 AS id, f.restaurant_id, f.adv_campaign_id, f.trigger_datetime_created FROM `+feedback.Sanitize()+` f
 			WHERE f.id > (SELECT max(id) FROM `+feedback.Sanitize()+`) - $7::int8 AND f.client_id = $5 ORDER BY f.id DESC LIMIT $6)
 		SELECT `+listed+` FROM `+newest+` AND EXISTS (
-			SELECT FROM got WHERE got.adv_campaign_id = t.adv_campaign_id AND t.feedback_ids @> got.id)`+ordered,
+			SELECT FROM got WHERE (got.restaurant_id, got.adv_campaign_id, got.trigger_datetime_created) = (t.restaurant_id, t.adv_campaign_id, t.trigger_datetime_created) AND t.feedback_ids @> got.id)`+ordered,
 		group, topic, clippedTo, SearchedMessages, id, foundAtMost, SearchedRows)
 	if err != nil {
 		return f, fmt.Errorf("search the feedback table for client %q: %w", id, err)

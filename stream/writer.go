@@ -34,6 +34,8 @@ type writer struct {
 	// table is the feedback table, quoted; sequence feeds its id.
 	table, sequence string
 
+	kept kept // what the table does to a row
+
 	clients textArray // reused from statement to statement
 	encoded []byte    // likewise
 }
@@ -64,6 +66,9 @@ func newWriter(ctx context.Context, conn *pgx.Conn, c *Config) (*writer, error) 
 	}
 	if err != nil {
 		return nil, fmt.Errorf("feedback table %s: find the sequence of its id: %w", w.table, err)
+	}
+	if w.kept, err = askKept(ctx, conn, w.table); err != nil {
+		return nil, err
 	}
 	for name, sql := range w.statements() {
 		if _, err := conn.PgConn().Prepare(ctx, name, sql, nil); err != nil {
@@ -97,6 +102,9 @@ func (w *writer) statements() map[string]string {
 // returns an error the outcome may be unknown (a lost connection during COMMIT): the ledger
 // knows, so the session ends and the next one asks it. On success the triggers know their ids.
 func (w *writer) deliver(ctx context.Context, b *batch, g gates) error {
+	if err := w.kept.fits(b); err != nil {
+		return fmt.Errorf("feedback table: %w", err)
+	}
 	// Where nothing has to be waited for, the ledger moves in the rows' round trip.
 	advanced := closedAlready(g.ledger)
 	first, last, err := w.insertRows(ctx, b, advanced)
@@ -104,6 +112,9 @@ func (w *writer) deliver(ctx context.Context, b *batch, g gates) error {
 		return fmt.Errorf("feedback table: %w", err)
 	}
 	if err := w.assignIDs(ctx, b, first, last); err != nil {
+		return fmt.Errorf("feedback table: %w", err)
+	}
+	if err := w.compare(ctx, b); err != nil {
 		return fmt.Errorf("feedback table: %w", err)
 	}
 	if !closedAlready(b.taken) {
@@ -237,7 +248,7 @@ func (w *writer) assignIDs(ctx context.Context, b *batch, before, last int64) er
 		return nil
 	}
 	all := idRanges{{before + 1, last}}
-	if last-before != int64(b.deliveries) {
+	if last-before != int64(b.deliveries) || w.kept.changes {
 		var err error
 		if all, err = w.readBack(ctx, before, last); err != nil {
 			return err

@@ -20,7 +20,11 @@ func Parse(text string) (*pgx.ConnConfig, error) {
 		return nil, errMisplaced
 	}
 	config, err := pgx.ParseConfig(text)
-	return config, fault(err, text)
+	if err != nil {
+		return nil, fault(err, text)
+	}
+	exact(config)
+	return config, nil
 }
 
 // ParsePool reads the same for a pool, which knows some keys more (pool_max_conns and others). The pool
@@ -33,8 +37,15 @@ func ParsePool(text string) (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, fault(err, text)
 	}
+	exact(config.ConnConfig)
 	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { return renew(c, text) }
 	return config, nil
+}
+
+// exact has a session exchange texts as they are, whatever encoding its role, database or server
+// prefers, and fail rather than leave rows out where row-level security holds for it.
+func exact(config *pgx.ConnConfig) {
+	config.RuntimeParams["client_encoding"], config.RuntimeParams["row_security"] = "UTF8", "off"
 }
 
 // renew reads anew what the text takes from files: the password (passfile, service file) and the

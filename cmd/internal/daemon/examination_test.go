@@ -193,6 +193,7 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 		}},
 		"feedback: too old":           {fail: "feedback.version", text: "PostgreSQL 13", fix: "PostgreSQL 14 or newer", breaks: pretends("$WRITER", "130010")},
 		"feedback: database unknown":  {fail: "feedback.login", fix: " -l", breaks: func(_ *testing.T, p *patient) { p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", "no_such")) }},
+		"feedback: another encoding":  {fail: "feedback.encoding", text: "WIN1251", breaks: encoded("WIN1251")},
 		"feedback: not migrated":      {fail: "feedback.schema", breaks: setting("TIFFIN_FEEDBACK_MIGRATE", "false")},
 		"feedback: may not migrate":   {fail: "feedback.schema", fix: "tiffin migrate --print --role writer_", breaks: sql("REVOKE CREATE ON DATABASE $DATABASE FROM $WRITER")},
 		"feedback: no table":          {fail: "feedback.table", breaks: migrated("DROP TABLE subscribers_feedback", "REVOKE CREATE ON SCHEMA public FROM $WRITER, PUBLIC")},
@@ -395,5 +396,23 @@ func TestDoctorNamesTheCertificate(t *testing.T) {
 		} {
 			t.Run(area+": "+name, func(t *testing.T) { t.Parallel(); c.judge(t, append(slices.Clone(p.environ), c.dsn), healthy) })
 		}
+	}
+}
+
+// encoded leads to a feedback database of the writer's own in another encoding.
+func encoded(encoding string) func(*testing.T, *patient) {
+	return func(t *testing.T, p *patient) {
+		name := servers.Unique(t, "e")
+		name = name[len(name)-min(len(name), 40):]
+		conn := p.db.Connect(t)
+		if _, err := conn.Exec(t.Context(), fmt.Sprintf("CREATE DATABASE %q OWNER %s ENCODING '%s' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'", name, p.writer, encoding)); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { // before the role goes
+			if _, err := conn.Exec(context.WithoutCancel(t.Context()), fmt.Sprintf("DROP DATABASE %q WITH (FORCE)", name)); err != nil {
+				t.Error(err)
+			}
+		})
+		p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", name))
 	}
 }

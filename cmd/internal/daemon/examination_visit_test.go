@@ -52,6 +52,7 @@ func visit() []step {
 		{"feedback.clock", []string{"feedback.login"}},
 		{"feedback.version", []string{"feedback.login"}},
 		{"feedback.primary", []string{"feedback.version"}},
+		{"feedback.encoding", []string{"feedback.login"}},
 		{"feedback.schema", []string{"feedback.version"}},
 		{"feedback.table", []string{"feedback.schema"}},
 		{"feedback.columns", []string{"feedback.table"}},
