@@ -29,7 +29,12 @@ func (p *producer) sendDeadLetter(ctx context.Context, t *trigger) error {
 		r.Headers[len(r.Headers)-1].Value = fmt.Appendf(nil, "%s; its value of %d bytes is larger than %s takes (max.message.bytes %d)",
 			t.fault.Text, len(r.Value), r.Topic, limit)
 		r.Value = nil
-		size = plainSize(r)
+		if size = plainSize(r); size > limit && !compressesBelow(r, limit) { // what came with it is too large already
+			own := r.Headers[len(t.record.Headers):]
+			own[len(own)-1].Value = append(own[len(own)-1].Value, "; so are its key and headers"...)
+			r.Key, r.Headers = nil, own
+			size = plainSize(r)
+		}
 	}
 	// Records that go out together share the limit: a batch is one message to the broker.
 	if p.deadBytes > 0 && p.deadBytes+size > limit {

@@ -105,5 +105,10 @@ mutant evict-before-the-offsets session.go 'if err := s.evict(s.work, added[k.In
 mutant evict-ends-sessions evict.go 's.store.endSessions(ctx, owner)' 's.store.endSessions(ctx, "nobody")' 'DeadOwnersRowLock'
 mutant topic-id-is-compared takeover.go 'if e.topicID != topicID && ' 'if false && ' 'RecreatedInputTopicStops$'
 mutant commits-are-flushed feedback.go "IN ('off', 'local')" "IN ('nothing')" CommitsAreFlushed
+mutant read-under-an-earlier-claim claims.go 'if cl == nil || cl.given || cl != m.claim {' 'if cl == nil || cl.given {' PartitionThatComesBack
+mutant spaces-are-not-cut-off kept.go 'if k.limits == [6]int{} {' 'if true {' SpacesThat
+mutant changed-rows-are-seen kept.go 'if !w.kept.changes {' 'if true {' TableThatChanges
+mutant explain-tells-rows-apart explain.go 'AND restaurant_id = t.restaurant_id AND adv_campaign_id = t.adv_campaign_id AND trigger_datetime_created = t.trigger_datetime_created' '' ExplainKnows
+mutant headers-too-large deadletter.go 'size > limit && !compressesBelow(r, limit) { // what came' 'false { // what came' OneRecord
 mutant stop-after-a-takeover-is-no-fault engine.go 'if takenOver(err) {' 'if false {' StopAfterALostMembership
 summary

@@ -27,8 +27,8 @@ func (c *care) taken(now time.Time) bool { return now.UnixNano() < c.until.Load(
 func (c *care) take(now time.Time) { c.until.Store(now.Add(careFor).UnixNano()) }
 
 // refusedRow returns the fault of the record when err says that a rule of the feedback table
-// refuses it: a CHECK constraint, a text longer than its column, an exception that a trigger
-// raises. What else a table may complain of (a column that must not be null, a row that is
+// refuses it: a CHECK constraint, a text longer than its column or than an index takes, a time out of
+// range, an exception that a trigger raises. What else a table may complain of (a column that must not be null, a row that is
 // missing elsewhere or there twice, a partition that is missing) is the table's state:
 // somebody mends it, and it is waited for.
 func refusedRow(err error) *MalformedError {
@@ -38,7 +38,8 @@ func refusedRow(err error) *MalformedError {
 	}
 	switch {
 	case pg.Code == "23514" && pg.ConstraintName != "": // check_violation; without a name: no partition for the row
-	case pg.Code == "22001": // string_data_right_truncation
+	case pg.Code == "22001", pg.Code == "22008": // string_data_right_truncation, datetime_field_overflow (of a generated column)
+	case pg.Code == "54000": // program_limit_exceeded: a text that an index cannot hold
 	case pg.Code == "P0001": // raise_exception
 	default:
 		return nil
