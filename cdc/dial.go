@@ -31,6 +31,7 @@ func (c *Config) conn() (*pgx.ConnConfig, error) {
 	conf.RuntimeParams["client_encoding"] = "UTF8" // the same bytes from a COPY as from the log
 	conf.RuntimeParams["statement_timeout"] = "0"  // a role's timeout would end a long load
 	conf.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
+	conf.RuntimeParams["standard_conforming_strings"] = "on" // as literal quotes
 	// A statement's snapshot is taken behind its lock of the table: a transaction's, taken before, shows
 	// nothing of a table that was rewritten meanwhile.
 	conf.RuntimeParams["default_transaction_isolation"] = "read committed"

@@ -123,6 +123,8 @@ func TestForeignSlotIsRefused(t *testing.T) {
 	contract(t, db, "DEFAULT")
 	db.Exec(t, `SELECT pg_create_logical_replication_slot('`+db.Slot+`', 'test_decoding')`)
 	refuses(t, start(t, db), "test_decoding", "source.slot")
+	db.Exec(t, `SELECT pg_drop_replication_slot('`+db.Slot+`')`, `SELECT pg_create_logical_replication_slot('`+db.Slot+`', 'pgoutput', false, true)`)
+	refuses(t, start(t, db), "two_phase", "pg_drop_replication_slot")
 }
 
 // A wrong password, an untrusted certificate and TLS on one side only are final; a server that

@@ -16,6 +16,7 @@ type slotFacts struct {
 	kind, plugin, database string
 	lost                   bool // invalidated: it can serve no more
 	failover               bool // standbys synchronise it
+	twoPhase               bool // it sends transactions when they are prepared
 	activePID              int32
 	confirmed              cache.LSN
 	retained               int64  // bytes
@@ -29,13 +30,13 @@ func inspectSlot(ctx context.Context, q querier, name string) (slotFacts, error)
 	var confirmed string
 	err := q.QueryRow(ctx, `
 		SELECT slot_type, coalesce(plugin, ''), coalesce(database, ''), coalesce(wal_status, '') = 'lost',
-		       coalesce((to_jsonb(s)->>'failover')::bool, false),
+		       coalesce((to_jsonb(s)->>'failover')::bool, false), two_phase,
 		       coalesce(active_pid, 0), coalesce(confirmed_flush_lsn, '0/0')::text,
 		       coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint,
 		       greatest(coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0), 0)::bigint,
 		       coalesce(wal_status, ''), coalesce(to_jsonb(s)->>'invalidation_reason', '')
 		FROM pg_replication_slots s WHERE slot_name = $1`, name).
-		Scan(&s.kind, &s.plugin, &s.database, &s.lost, &s.failover, &s.activePID, &confirmed, &s.retained, &s.unconfirmed, &s.walStatus, &s.invalidation)
+		Scan(&s.kind, &s.plugin, &s.database, &s.lost, &s.failover, &s.twoPhase, &s.activePID, &confirmed, &s.retained, &s.unconfirmed, &s.walStatus, &s.invalidation)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return s, nil
 	}
@@ -49,8 +50,16 @@ func inspectSlot(ctx context.Context, q querier, name string) (slotFacts, error)
 
 // verify says whether the slot is one that this reader can use.
 func (s *slotFacts) verify(name, database string) error {
-	if !s.exists || (s.kind == "logical" && s.plugin == "pgoutput" && s.database == database) {
+	switch {
+	case !s.exists:
 		return nil
+	case s.kind == "logical" && s.plugin == "pgoutput" && s.database == database && !s.twoPhase:
+		return nil
+	case s.twoPhase:
+		return &Error{
+			Op: "use replication slot", On: name, Permanent: true, Err: errors.New("it was made to send prepared transactions (two_phase), which nobody has committed yet"),
+			Fix: dropSlotStep(name, "").SQL + " -- or name another slot in source.slot",
+		}
 	}
 	return &Error{
 		Op: "use replication slot", On: name, Permanent: true,
