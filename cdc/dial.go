@@ -28,14 +28,12 @@ func (c *Config) conn() (*pgx.ConnConfig, error) {
 		return nil, &Error{Op: "read setting", On: "source.dsn", Err: err, Permanent: true}
 	}
 	conf.RuntimeParams["application_name"] = c.application()
-	conf.RuntimeParams["client_encoding"] = "UTF8" // the same bytes from a COPY as from the log
-	conf.RuntimeParams["statement_timeout"] = "0"  // a role's timeout would end a long load
+	conf.RuntimeParams["statement_timeout"] = "0" // a role's timeout would end a long load
 	conf.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
 	conf.RuntimeParams["standard_conforming_strings"] = "on" // as literal quotes
 	// A statement's snapshot is taken behind its lock of the table: a transaction's, taken before, shows
 	// nothing of a table that was rewritten meanwhile.
 	conf.RuntimeParams["default_transaction_isolation"] = "read committed"
-	conf.RuntimeParams["row_security"] = "off" // rather an error than rows left out
 	if conf.ConnectTimeout == 0 {
 		conf.ConnectTimeout = 2 * askLimit
 	}

@@ -124,6 +124,10 @@ const (
 	groundParts
 )
 
+// reasonRewritten is also that of a table without long values, published with others, whose owner empties it: which
+// he may do as often as he likes, so that such rebuilds are not counted.
+const reasonRewritten = "rewritten"
+
 // carries says why an index that was loaded on g cannot be carried on upon h: the label of a
 // rebuild and what is to be said of it, "" when it can. That h looks right is no reason: what
 // was altered and altered back may have kept changes out of the log meanwhile.
@@ -142,7 +146,7 @@ func (g ground) carries(h ground) (reason, why string) {
 	case differs(groundPublication):
 		return "publication", "the publication was altered: changes may be missing from the log"
 	case differs(groundTable): // asked for where it is not published by name: a dropped publication tells it, too
-		return "table", "the table was rewritten while it may have been unlogged"
+		return reasonRewritten, "the table was rewritten while it may have been unlogged"
 	case differs(groundPartitions):
 		return "partitions", "partitions of the table came, went or were altered"
 	case differs(groundColumns):

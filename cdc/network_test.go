@@ -77,6 +77,7 @@ func TestBusyWalsenderIsLeftAlone(t *testing.T) {
 		return g.one(t, `SELECT count(*)::text FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'`, at.PgConn().PID()) == "1"
 	})
 	s := &session{Reader: g.r, pid: at.PgConn().PID()}
+	s.mute.Store(true)
 	if err := s.endMute(t.Context(), db.Connect(t)); err != nil {
 		t.Errorf("given up: %v", err)
 	}

@@ -40,6 +40,7 @@ type session struct {
 	lastStatus  time.Time
 	heard       bool // something came since lastHeard
 	lastHeard   time.Time
+	asked       time.Time // since when an answer is asked for and none has come; zero: not
 	target      cache.LSN // caught up when applied is here
 	checked     *report   // the warden's report that is yet to be reached
 	behind      bool      // the last transaction came late: there is a backlog
@@ -50,7 +51,7 @@ type session struct {
 	failure   atomic.Pointer[error]
 
 	suspect chan struct{} // to the warden: look now
-	mute    atomic.Bool   // to the warden: nothing came for muteAfter, though asked for
+	mute    atomic.Bool   // to the warden: nothing came for muteAfter, and it was asked for all that time but the first
 
 	retained retention // of the warden
 }
@@ -176,7 +177,9 @@ func (s *session) follow(ctx context.Context) error {
 		data, other, err := s.wire.receive()
 		switch {
 		case err == nil:
-			s.heard = true
+			if s.heard = true; s.mute.Load() {
+				s.mute.Store(false)
+			}
 			if other == nil {
 				err = s.data(ctx, data)
 			} else {
@@ -236,13 +239,15 @@ func (s *session) freshen() {
 // listen keeps account of the server's silence and reports whether to ask for an answer.
 func (s *session) listen(now time.Time) bool {
 	if s.heard {
-		s.heard, s.lastHeard = false, now
-		s.mute.Store(false)
+		s.heard, s.lastHeard, s.asked = false, now, time.Time{}
 		s.state.silent(0)
 		return false
 	}
 	silence := now.Sub(s.lastHeard)
-	s.mute.Store(silence >= muteAfter)
+	if silence >= askAfter && s.asked.IsZero() { // who was stopped for long asks first
+		s.asked = now
+	}
+	s.mute.Store(!s.asked.IsZero() && now.Sub(s.asked) >= muteAfter-askAfter)
 	if silence >= suspectAfter {
 		s.lookNow()
 	}

@@ -55,10 +55,10 @@ func (s *slotFacts) verify(name, database string) error {
 		return nil
 	case s.kind == "logical" && s.plugin == "pgoutput" && s.database == database && !s.twoPhase:
 		return nil
-	case s.twoPhase:
+	case s.kind == "logical" && s.plugin == "pgoutput" && s.database == database:
 		return &Error{
 			Op: "use replication slot", On: name, Permanent: true, Err: errors.New("it was made to send prepared transactions (two_phase), which nobody has committed yet"),
-			Fix: dropSlotStep(name, "").SQL + " -- or name another slot in source.slot",
+			Fix: "name another slot in source.slot; if it is nobody's: " + dropSlotStep(name, "").SQL,
 		}
 	}
 	return &Error{

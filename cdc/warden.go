@@ -104,7 +104,7 @@ func (s *session) endMute(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return &Error{Op: "ask source database for the walsender's state", Err: err}
 	}
-	if waits == nil {
+	if waits == nil || !s.mute.Load() { // it answered meanwhile
 		return nil
 	}
 	why := fmt.Errorf("replication stream: no answer for %s from walsender %d, which waits (%s): ended it", muteAfter, s.pid, *waits)

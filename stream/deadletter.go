@@ -62,10 +62,6 @@ func plainSize(r *kgo.Record) int {
 
 // compressesBelow tries what the client will do.
 func compressesBelow(r *kgo.Record, limit int) bool {
-	c, err := kgo.DefaultCompressor(kgo.Lz4Compression())
-	if err != nil {
-		return false
-	}
 	var plain bytes.Buffer
 	plain.Write(r.Key)
 	plain.Write(r.Value)
@@ -73,6 +69,6 @@ func compressesBelow(r *kgo.Record, limit int) bool {
 		plain.WriteString(h.Key)
 		plain.Write(h.Value)
 	}
-	out, _ := c.Compress(new(bytes.Buffer), plain.Bytes())
+	out, _ := lz4Blocks{}.Compress(new(bytes.Buffer), plain.Bytes())
 	return recordOverhead+len(out)+len(out)/64 <= limit
 }

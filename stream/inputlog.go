@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // recreated is for a topic that is not the one whose offsets the ledger holds (KIP-516): it was
@@ -44,10 +45,17 @@ func (s *session) endWhereLost(ctx context.Context, spans map[int32]span) error 
 		return sinkFault(sinkKafka, fmt.Errorf("ends of leader epochs of topic %s: %w", s.topics.input.name, err))
 	}
 	for partition, end := range ends[s.topics.input.name] {
-		if end.Err != nil {
+		switch {
+		case errors.Is(end.Err, kerr.ClusterAuthorizationFailed), errors.Is(end.Err, kerr.TopicAuthorizationFailed), errors.Is(end.Err, kerr.UnsupportedVersion):
+			continue // brokers before 2.3 tell it to one another alone
+		case end.Err != nil:
 			return sinkFault(sinkKafka, fmt.Errorf("end of a leader epoch of %s/%d: %w", s.topics.input.name, partition, end.Err))
 		}
-		if in, ok := spans[partition]; ok && end.EndOffset >= 0 && end.EndOffset < s.committed[partition].offset {
+		handled := s.committed[partition].offset
+		if s.committed[partition].sent > 0 {
+			handled++ // of the message there, in part
+		}
+		if in, ok := spans[partition]; ok && end.EndOffset >= 0 && end.EndOffset < handled {
 			in.end, in.high = min(in.end, end.EndOffset), min(in.high, end.EndOffset)
 			spans[partition] = in
 		}

@@ -24,10 +24,13 @@ type kept struct {
 func askKept(ctx context.Context, conn *pgx.Conn, table string) (k kept, err error) {
 	var limits []int32
 	err = conn.QueryRow(ctx, `
-		SELECT ARRAY(SELECT greatest(0, CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END - 4)
+		SELECT ARRAY(SELECT greatest(0, b.typmod - 4)
 			FROM unnest(ARRAY['restaurant_id', 'adv_campaign_id', 'adv_campaign_content', 'adv_campaign_owner', 'adv_campaign_owner_contact', 'client_id'])
 				WITH ORDINALITY AS n(name, i)
-			JOIN pg_attribute a ON a.attrelid = $1::text::regclass AND a.attname = n.name JOIN pg_type t ON t.oid = a.atttypid ORDER BY n.i),
+			JOIN pg_attribute a ON a.attrelid = $1::text::regclass AND a.attname = n.name
+			CROSS JOIN LATERAL (WITH RECURSIVE base AS (SELECT a.atttypid AS oid, a.atttypmod AS typmod UNION ALL
+				SELECT d.typbasetype, d.typtypmod FROM base JOIN pg_type d ON d.oid = base.oid AND d.typtype = 'd')
+				SELECT max(typmod) AS typmod FROM base) b ORDER BY n.i),
 		EXISTS (SELECT FROM pg_trigger g WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 4 <> 0 -- for INSERT
 			AND (g.tgrelid = $1::text::regclass OR g.tgrelid IN (SELECT relid FROM pg_partition_tree($1::text::regclass))))
 		OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = $1::text::regclass AND r.ev_type = '3')

@@ -19,7 +19,7 @@ func TestSpacesThatTheTableCutsOffAreRefused(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, 1, map[string][]string{"r": clients(n)})
 			r.untilNow()
-			r.db.Exec(t, `CREATE DOMAIN short AS varchar(20)`, `ALTER TABLE subscribers_feedback ALTER adv_campaign_content TYPE varchar(20), ALTER adv_campaign_owner TYPE short`)
+			r.db.Exec(t, `CREATE DOMAIN shorter AS varchar(20); CREATE DOMAIN short AS shorter`, `ALTER TABLE subscribers_feedback ALTER adv_campaign_content TYPE varchar(20), ALTER adv_campaign_owner TYPE short`)
 			long, owner, fits := campaign("r", "content"), campaign("r", "owner"), campaign("r", "fits")
 			long.Content = "short" + strings.Repeat(" ", 30)
 			owner.Owner = "Иванов" + strings.Repeat(" ", 15)

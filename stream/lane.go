@@ -114,7 +114,7 @@ func (s *session) deliverLarge(l *lane, b, before *batch) error {
 	if err := await(l.cut, before.done); err != nil {
 		return err
 	}
-	l.pulse.Await(pulse.Limit + 3*timeoutOf(b.deliveries))
+	l.pulse.Await(pulse.Limit + 4*timeoutOf(b.deliveries))
 	at := &b.timing
 	at.postgres.begin(b, s.cfg.Now)
 	err := s.storeLarge(l, b)

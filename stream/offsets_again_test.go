@@ -36,6 +36,7 @@ func TestOffsetsGivenOutAgainAreTold(t *testing.T) {
 		if r.admin, err = kgo.NewClient(kgo.SeedBrokers(k.PlainBrokers()...), kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(r.admin.Close)
 	}
 	publish("first", 5)
 	r.untilNow()

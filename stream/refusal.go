@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -39,13 +40,17 @@ func refusedRow(err error) *MalformedError {
 	switch {
 	case pg.Code == "23514" && pg.ConstraintName != "": // check_violation; without a name: no partition for the row
 	case pg.Code == "22001", pg.Code == "22008": // string_data_right_truncation, datetime_field_overflow (of a generated column)
-	case pg.Code == "54000": // program_limit_exceeded: a text that an index cannot hold
+	case pg.Code == "54000" && !slices.Contains(tableLimits, pg.File): // program_limit_exceeded: a text that an index cannot hold
 	case pg.Code == "P0001": // raise_exception
 	default:
 		return nil
 	}
 	return malformed(reasonRefused, "the feedback table refuses a row of it: %s (SQLSTATE %s)", pg.Message, pg.Code)
 }
+
+// tableLimits are where PostgreSQL says that a table or its transactions' ids have come to their end, which is
+// no fault of a record.
+var tableLimits = []string{"md.c", "hio.c", "bufmgr.c", "varsup.c", "multixact.c"}
 
 // storeBatch commits a batch in Postgres. A campaign that the table refuses is stored as the dead
 // letter that it becomes.

@@ -311,20 +311,31 @@ func after(ctx context.Context, d time.Duration, do func()) (cancel func()) {
 	}
 }
 
+// pollFor bounds one poll, so that what is owned is known as of shortly before it.
+const pollFor = 5 * time.Second
+
+func (s *session) pollOnce(ctx context.Context) kgo.Fetches {
+	ctx, cancel := context.WithTimeout(ctx, pollFor)
+	defer cancel()
+	return s.cl.PollRecords(ctx, batchTriggers)
+}
+
 // poll reads campaign messages ahead by one poll, and raises the fence behind them, while
 // what was read before is being delivered.
 func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 	defer close(polled)
 	for {
 		before := s.claims.all()
-		fetches := s.cl.PollRecords(ctx, batchTriggers)
+		fetches := s.pollOnce(ctx)
 		owned := s.claims.all()
 		if ctx.Err() != nil {
 			return nil
 		}
 		var faults error
 		fetches.EachError(func(topic string, partition int32, err error) {
-			faults = errors.Join(faults, fmt.Errorf("read %s/%d: %w", topic, partition, err))
+			if !errors.Is(err, context.DeadlineExceeded) || topic != "" { // kgo's word for a poll that nothing came to
+				faults = errors.Join(faults, fmt.Errorf("read %s/%d: %w", topic, partition, err))
+			}
 		})
 		// A partition that went and came back meanwhile: nobody knows under which claim its records were read.
 		// One that was not ours before has none of an earlier claim: they are dropped before it is given up.
@@ -335,6 +346,9 @@ func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 		})
 		if faults != nil {
 			return sinkFault(sinkKafka, faults)
+		}
+		if fetches.NumRecords() == 0 {
+			continue
 		}
 		mark, fence, err := s.raise(ctx)
 		switch {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -286,6 +287,9 @@ func eachRow(ctx context.Context, db querier, table string, first, last int64, e
 		values := rows.RawValues()
 		r := row{id: int64(binary.BigEndian.Uint64(values[0])), client: values[sharedColumns+1]}
 		copy(r.shared[:], values[1:])
+		if slices.ContainsFunc(values, func(v []byte) bool { return v == nil }) {
+			return fmt.Errorf("feedback row %d: a column of the contract is NULL: somebody changed it", r.id)
+		}
 		if err := each(r); err != nil {
 			return err
 		}

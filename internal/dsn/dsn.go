@@ -43,7 +43,8 @@ func ParsePool(text string) (*pgxpool.Config, error) {
 }
 
 // exact has a session exchange texts as they are, whatever encoding its role, database or server
-// prefers, and fail rather than leave rows out where row-level security holds for it.
+// prefers (from a COPY the same bytes as from the log), and fail rather than leave rows out where row-level
+// security holds for it.
 func exact(config *pgx.ConnConfig) {
 	config.RuntimeParams["client_encoding"], config.RuntimeParams["row_security"] = "UTF8", "off"
 }
