@@ -37,7 +37,7 @@ func TestNetworkCutAndStalled(t *testing.T) {
 // The stream alone stalls, behind something that takes bytes and passes none on, at a server that waits for
 // ever: no time-out of the kernel's or the server's ends it, and the walsender holds the slot. The warden,
 // whose own connection works, ends it.
-func TestStalledStreamIsGivenUp(t *testing.T) {
+func TestStalledStreamIsEnded(t *testing.T) {
 	t.Parallel()
 	db := quiet(t, map[string]string{"wal_sender_timeout": "0"})
 	contract(t, db, "DEFAULT")
