@@ -93,11 +93,11 @@ mutant domain-is-what-it-is-over assemble.go 'f.layout.padded = a.loaded.padded'
 mutant readings-compare-bytes source.go '` COLLATE pg_catalog."C"' '`' ReadingsTellTexts
 mutant readings-take-their-snapshot-behind-the-lock dial.go 'conf.RuntimeParams["default_transaction_isolation"] = "read committed"' '' ReadingBehindARewrite
 mutant readings-fit-their-table source.go 'string(values[1]) != reading.table' 'false' ReadingOfAnotherTable
-mutant put-back-to-fewer-transactions session.go 'at < s.pos.applied' 'false' 'ServerPutBackLoadsAgain/0'
-mutant put-back-to-other-transactions assemble.go 'if again && !a.commits.may(b.final, b.at) {' 'if false {' 'ServerPutBackLoadsAgain/2000'
-mutant unlogged-without-long-values footing.go 'CASE reltoastrelid WHEN 0 THEN relfilenode ELSE reltoastrelid END' 'reltoastrelid' 'FenceSeesATableThatWasUnpublished/unlogged,_without'
-mutant unlogged-beside-another-publication footing.go 'prrelid = pg_class.oid AND pubname = " + literal(f.publication) + "))"' 'prrelid = pg_class.oid))"' 'FenceSeesATableThatWasUnpublished/unlogged,_let'
-mutant moved-from-its-schema footing.go '" + f.moved(version) + "' 'NULL' 'FenceSeesATableThatWasUnpublished/in_another'
+mutant put-back-to-fewer-transactions session.go 'at < s.pos.applied' 'false' ServerPutBackLoadsAgain
+mutant put-back-to-other-transactions assemble.go 'if again && !a.commits.may(b.final, b.at) {' 'if false {' ServerPutBackLoadsAgain
+mutant unlogged-without-long-values footing.go 'CASE reltoastrelid WHEN 0 THEN relfilenode ELSE reltoastrelid END' 'reltoastrelid' FenceSeesATableThatWasUnpublished
+mutant unlogged-beside-another-publication footing.go 'prrelid = pg_class.oid AND pubname = " + literal(f.publication) + "))"' 'prrelid = pg_class.oid))"' FenceSeesATableThatWasUnpublished
+mutant moved-from-its-schema footing.go '" + f.moved(version) + "' 'NULL' FenceSeesATableThatWasUnpublished
 mutant foreign-partitions-are-refused table.go 'if foreign {' 'if false {' ForeignPartition
 mutant stale-mark-needs-an-index fence.go '|| !r.state.isLoaded() {' '|| false {' StaleMarkNeeds
 mutant no-stale-mark-in-sync fence.go '|| r.state.inSync() ||' '||' NoStaleMarkBeside

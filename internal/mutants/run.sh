@@ -92,10 +92,10 @@ judge() {
 	echo "BAD  $name: SURVIVED"
 }
 
-# passes PROGRAM STAGE MUTANT runs the tests of a stage; what they print goes to MUTANT.out.
+# passes PROGRAM STAGE MUTANT [LIMIT] runs the tests of a stage; what they print goes to MUTANT.out.
 passes() (
 	ulimit -v "$most_memory"
-	MUTANT=$3 TEST_PATIENCE=$patience exec "$work/$1.test" -test.short -test.failfast -test.timeout 120s $(chosen "$2") </dev/null >"$work/$3.out" 2>&1
+	MUTANT=$3 TEST_PATIENCE=$patience exec "$work/$1.test" -test.short -test.failfast -test.timeout "${4:-120s}" $(chosen "$2") </dev/null >"$work/$3.out" 2>&1
 )
 
 # unchanged proves that it is the mutants what the tests find, and not their haste: beside them.
@@ -103,7 +103,7 @@ unchanged() {
 	[ -s "$work/woven" ] || return 0
 	local name stage out="$work/nothing-changed.out"
 	while read -r stage; do
-		[ -z "$stage" ] || passes woven "$stage" nothing-changed && continue
+		[ -z "$stage" ] || passes woven "$stage" nothing-changed 600s && continue # all of them
 		echo "BAD  nothing-changed: $(failures)" | tee -a "$work/nothing-changed.verdict"
 	done < <(for name in "${serverless[@]}"; do echo "${tests[$name]}"; done | sort -u
 		for name in "${serving[@]}"; do echo "${tests[$name]}"; done | sort -u | paste -sd'|')
