@@ -121,7 +121,7 @@ func TestLargeCampaignsChangeHands(t *testing.T) {
 	const recipients, partitions = 6_000, 2
 	list := clients(recipients)
 	r := newRig(t, partitions, map[string][]string{"large": list})
-	r.cfg.MaxTransactionRecords = 100
+	r.cfg.MaxTransactionRecords = 25 // so that there is much left when another joins
 	var want []delivery
 	for p := range int32(partitions) {
 		m := campaign("large", fmt.Sprint(p))
