@@ -28,7 +28,7 @@ mutant offsets-in-the-transaction publish.go 's.member.commitIn(ctx, p, b.positi
 mutant a-transaction-is-ended-once-its-partitions-are-listed producer.go 'if err := p.awaitLists(ctx); err != nil {' 'if err := ctx.Err(); err != nil {' TransactionIsEnded
 mutant commits-in-order publish.go 'return await(ctx, prev.done)' 'return nil' TransactionsEndInOrder
 mutant offsets-in-order publish.go 'if err := await(ctx, prev.moved); err != nil' 'if err := ctx.Err(); err != nil' TransactionsEndInOrder
-mutant large-keeps-its-offset lane.go 'at := position{offset: t.offset, sent: int64(to)}' 'at := position{offset: t.offset + 1}'
+mutant large-keeps-its-offset lane.go 'at := position{offset: t.offset, sent: int64(to), leader: t.leader}' 'at := position{offset: t.offset + 1}'
 mutant recovery-sends takeover.go 'return r.run(s.work, l)' 'return s.member.commit(s.work, map[int32]position{r.partition: {offset: r.to}})'
 mutant recovery-skips-what-is-out recovery.go 'sent = r.from.sent' 'sent = 0'
 mutant recovery-sends-dead-letters recovery.go 'return r.resendDeadLetter(ctx, rec)' 'return nil'
@@ -58,29 +58,25 @@ mutant recovery-joins-nobody-again recovery.go 'found++
 				row.client = bytes.Clone(id)
 			}
 '
-mutant fence-behind-the-poll session.go 'fetches := s.cl.PollRecords(ctx, batchTriggers)
-		if ctx.Err() != nil {
+mutant fence-behind-the-poll session.go 'fetches, owned, err := s.pollOnce(ctx)
+		switch {
+		case ctx.Err() != nil:
 			return nil
+		case err != nil:
+			return err
+		case fetches.NumRecords() == 0:
+			continue
 		}
-		var faults error
-		fetches.EachError(func(topic string, partition int32, err error) {
-			faults = errors.Join(faults, fmt.Errorf("read %s/%d: %w", topic, partition, err))
-		})
-		if faults != nil {
-			return sinkFault(sinkKafka, faults)
+		mark, fence, err := s.raise(ctx)
+' 'mark, fence, err := s.raise(ctx)
+		if err != nil {
+			return err
 		}
-		mark, fence, err := s.raise(ctx)' 'mark, fence, err := s.raise(ctx)
-		fetches := s.cl.PollRecords(ctx, batchTriggers)
-		if ctx.Err() != nil {
-			return nil
+		fetches, owned, err := s.pollOnce(ctx)
+		if err == nil && ctx.Err() == nil && fetches.NumRecords() == 0 {
+			continue
 		}
-		var faults error
-		fetches.EachError(func(topic string, partition int32, err error) {
-			faults = errors.Join(faults, fmt.Errorf("read %s/%d: %w", topic, partition, err))
-		})
-		if faults != nil {
-			return sinkFault(sinkKafka, faults)
-		}' FenceIsRaisedBehind
+' FenceIsRaisedBehind
 mutant others-goal-is-in-both-sinks goal.go 'group, err := s.groupOffsets(ctx)' 'group, err := s.store.positions(ctx)' CrashInRecovery
 mutant anew-is-a-new-entry inputlog.go 'return in.start, s.beginAnew(ctx, partition, e.epoch, 0, in.start)' 'return in.start, nil' CrashInAChoice
 # What is a rule of the statements needs a real Postgres, and its tests a real Kafka.

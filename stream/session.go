@@ -314,10 +314,30 @@ func after(ctx context.Context, d time.Duration, do func()) (cancel func()) {
 // pollFor bounds one poll, so that what is owned is known as of shortly before it.
 const pollFor = 5 * time.Second
 
-func (s *session) pollOnce(ctx context.Context) kgo.Fetches {
+// pollOnce gives what came, if anything, and the claims that it was read under.
+func (s *session) pollOnce(ctx context.Context) (kgo.Fetches, map[int32]*claim, error) {
 	ctx, cancel := context.WithTimeout(ctx, pollFor)
 	defer cancel()
-	return s.cl.PollRecords(ctx, batchTriggers)
+	before := s.claims.all()
+	fetches := s.cl.PollRecords(ctx, batchTriggers)
+	owned := s.claims.all()
+	var faults error
+	fetches.EachError(func(topic string, partition int32, err error) {
+		if topic != "" || ctx.Err() == nil { // else it is kgo's word for the poll's end
+			faults = errors.Join(faults, fmt.Errorf("read %s/%d: %w", topic, partition, err))
+		}
+	})
+	// A partition that went and came back meanwhile: nobody knows under which claim its records were read.
+	// One that was not ours before has none of an earlier claim: they are dropped before it is given up.
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		if was, is := before[p.Partition], owned[p.Partition]; was != nil && is != nil && was != is && len(p.Records) > 0 {
+			faults = errors.Join(faults, fmt.Errorf("read %s/%d: it changed hands and came back", p.Topic, p.Partition))
+		}
+	})
+	if faults != nil {
+		return nil, nil, sinkFault(sinkKafka, faults)
+	}
+	return fetches, owned, nil
 }
 
 // poll reads campaign messages ahead by one poll, and raises the fence behind them, while
@@ -325,29 +345,13 @@ func (s *session) pollOnce(ctx context.Context) kgo.Fetches {
 func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 	defer close(polled)
 	for {
-		before := s.claims.all()
-		fetches := s.pollOnce(ctx)
-		owned := s.claims.all()
-		if ctx.Err() != nil {
+		fetches, owned, err := s.pollOnce(ctx)
+		switch {
+		case ctx.Err() != nil:
 			return nil
-		}
-		var faults error
-		fetches.EachError(func(topic string, partition int32, err error) {
-			if !errors.Is(err, context.DeadlineExceeded) || topic != "" { // kgo's word for a poll that nothing came to
-				faults = errors.Join(faults, fmt.Errorf("read %s/%d: %w", topic, partition, err))
-			}
-		})
-		// A partition that went and came back meanwhile: nobody knows under which claim its records were read.
-		// One that was not ours before has none of an earlier claim: they are dropped before it is given up.
-		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-			if was, is := before[p.Partition], owned[p.Partition]; was != nil && is != nil && was != is && len(p.Records) > 0 {
-				faults = errors.Join(faults, fmt.Errorf("read %s/%d: it changed hands and came back", p.Topic, p.Partition))
-			}
-		})
-		if faults != nil {
-			return sinkFault(sinkKafka, faults)
-		}
-		if fetches.NumRecords() == 0 {
+		case err != nil:
+			return err
+		case fetches.NumRecords() == 0:
 			continue
 		}
 		mark, fence, err := s.raise(ctx)
