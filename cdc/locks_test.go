@@ -46,21 +46,14 @@ func watchLocks(t *testing.T, db *devstacktest.Database) (stop func() int) {
 		n := 0
 		defer func() { looks <- n }()
 		for ; pause(ctx, time.Millisecond); n++ {
-			var modes *string
-			err := conn.QueryRow(context.WithoutCancel(ctx), `SELECT string_agg(DISTINCT mode, ' ') FROM pg_locks JOIN pg_stat_activity USING (pid)
+			var modes string
+			err := conn.QueryRow(context.WithoutCancel(ctx), `SELECT coalesce(string_agg(DISTINCT mode, ' '), '') FROM pg_locks JOIN pg_stat_activity USING (pid)
 				WHERE application_name LIKE 'tiffin/%' AND datname = current_database() AND relation = 'subscribers_restaurants'::regclass AND mode <> 'AccessShareLock'`).Scan(&modes)
-			if err != nil || modes != nil {
-				t.Errorf("locks of the table: %v, %v", deref(modes), err)
+			if err != nil || modes != "" {
+				t.Errorf("locks of the table: %v, %v", modes, err)
 				return
 			}
 		}
 	}()
 	return func() int { cancel(); return <-looks }
-}
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }

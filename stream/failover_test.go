@@ -17,15 +17,7 @@ func TestFailoverToASynchronousStandbyLosesNothing(t *testing.T) {
 	primary := startPostgres(t, nil)
 	r := newRig(t, 2, map[string][]string{"r": clients(40)})
 	r.db = devstacktest.NewDatabase(t, primary, "feedback")
-	standby, err := primary.StartStandby(t.Context(), "feedback")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := standby.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	standby := standbyOf(t, primary)
 	r.db.Exec(t, "ALTER SYSTEM SET synchronous_standby_names = 'walreceiver'", "SELECT pg_reload_conf()")
 	r.cfg.FeedbackDSN = fmt.Sprintf("postgres://postgres@%s,%s/feedback?sslmode=disable&target_session_attrs=read-write", primary.Address(), standby.Address())
 	o := newOutage(t, r)

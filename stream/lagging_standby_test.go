@@ -20,15 +20,7 @@ func TestRecoveryReadsThePrimary(t *testing.T) {
 	r.db = devstacktest.NewDatabase(t, primary, "feedback")
 	r.cfg.FeedbackDSN = r.db.DSN
 	r.untilNow()
-	standby, err := primary.StartStandby(t.Context(), "feedback")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := standby.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	standby := standbyOf(t, primary)
 	(&devstacktest.Database{Server: standby, Name: "feedback", DSN: standby.DSN("feedback")}).Exec(t, "SELECT pg_wal_replay_pause()")
 	values := make([][]byte, 500)
 	for i := range values {
@@ -74,4 +66,19 @@ func refusingSome(t *testing.T, to *devstack.Postgres) (address string) {
 		}
 	}()
 	return l.Addr().String()
+}
+
+// standbyOf follows the server of a feedback database until the test ends.
+func standbyOf(t *testing.T, primary *devstack.Postgres) *devstack.Postgres {
+	t.Helper()
+	standby, err := primary.StartStandby(t.Context(), "feedback")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := standby.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return standby
 }

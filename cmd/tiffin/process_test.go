@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"example.com/tiffin/cmd/internal/command"
-	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
@@ -149,20 +148,8 @@ func TestServiceManagerIsToldWhatTheDaemonWaitsFor(t *testing.T) {
 // And of one that works: that it is ready, and signs of life.
 func TestServiceManagerIsToldThatTheDaemonIsReadyAndAlive(t *testing.T) {
 	t.Parallel()
-	db := servers.Database(t)
-	db.Exec(t, "CREATE TABLE subscribers_restaurants (id serial PRIMARY KEY, client_id varchar NOT NULL, restaurant_id varchar NOT NULL)")
-	broker, err := devstack.StartFakeBroker(t.Context(), devstack.FakeBrokerOptions{
-		Topics: map[string]int32{"campaigns": 1, "deliveries": 1, "campaigns.dlq": 1},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(broker.Close)
 	manager := listenForNotices(t)
-	p := begin(t, []string{
-		"TIFFIN_SOURCE_DSN=" + db.DSN, "TIFFIN_FEEDBACK_DSN=" + db.DSN, "TIFFIN_SOURCE_SLOT=" + db.Slot,
-		"TIFFIN_KAFKA_BROKERS=" + broker.Brokers()[0], "TIFFIN_HTTP_LISTEN=off", "NOTIFY_SOCKET=" + manager.LocalAddr().String(),
-	}, "run")
+	p := begin(t, append(working(t), "TIFFIN_HTTP_LISTEN=off", "NOTIFY_SOCKET="+manager.LocalAddr().String()), "run")
 	awaitNotice(t, manager, "WATCHDOG=1\nREADY=1\nSTATUS=ready")
 	awaitNotice(t, manager, "WATCHDOG=1")
 	awaitNotice(t, manager, "WATCHDOG=1")
