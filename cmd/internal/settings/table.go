@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -29,7 +30,7 @@ const EnvPrefix = "TIFFIN_"
 
 // Keys returns every setting, in the order of the documentation.
 func Keys() []Key {
-	return append(append(databaseKeys(), kafkaKeys()...), otherKeys()...)
+	return slices.Concat(databaseKeys(), kafkaKeys(), kafkaSecurityKeys(), otherKeys())
 }
 
 func databaseKeys() []Key {
@@ -127,6 +128,12 @@ func kafkaKeys() []Key {
 			Name: "kafka.session_timeout", Default: "45s", into: func(s *Settings) any { return &s.Kafka.SessionTimeout },
 			Doc: "how long the group waits for a silent process before others take its partitions; the brokers bound it (group.min.session.timeout.ms, group.max…)",
 		},
+	}
+}
+
+// kafkaSecurityKeys say whom the brokers are to be, and as whom they are spoken to.
+func kafkaSecurityKeys() []Key {
+	return []Key{
 		{
 			Name: "kafka.tls.enabled", Default: "false", into: func(s *Settings) any { return &s.Kafka.TLS.Enabled },
 			Doc: "TLS to the brokers, verified",
