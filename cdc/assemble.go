@@ -102,7 +102,7 @@ func (a *assembler) begin(body []byte, applied cache.LSN) error {
 	a.xids = max(a.xids, a.xid)
 	a.open = true
 	again := cache.LSN(b.final) < applied
-	if again && !a.commits.may(b.final, b.at) {
+	if again && !a.commits.sentBefore(b.final, b.at) {
 		return rewound(fmt.Errorf("transaction %d at %s is none that was there before", a.xid, cache.LSN(b.final)))
 	}
 	if !again {

@@ -177,19 +177,6 @@ func (a *runningAudit) cover(ctx context.Context, conn *pgx.Conn, audit *cache.A
 	return nil, errInvisible
 }
 
-// locked has the transaction hold the table and its partitions, and reports whether its snapshot still shows
-// them: a TRUNCATE that came between empties what the snapshot sees, too, because the rows are in files
-// that are gone. The catalog's row is the snapshot's, pg_relation_filenode answers as of now. LOCK TABLE, which
-// needs no snapshot, wants a right to the whole table (LockTableAclCheck in lockcmds.c), not to its columns.
-func locked(ctx context.Context, conn *pgx.Conn, name tableName) (whole bool, err error) {
-	if _, err := conn.Exec(ctx, "SELECT "+columnRestaurant+" FROM "+name.sql()+" LIMIT 0"); err != nil {
-		return false, err
-	}
-	err = conn.QueryRow(ctx, "SELECT count(*) = 0 FROM "+partitionsOf("to_regclass("+literal(name.sql())+")")+
-		" t JOIN pg_class c ON c.oid = t.oid WHERE c.relfilenode <> pg_relation_filenode(c.oid)").Scan(&whole)
-	return whole, err
-}
-
 var errInvisible = errors.New("a committed transaction stays invisible (does it wait for a synchronous standby?): try again later")
 
 func currentSnapshot(ctx context.Context, conn *pgx.Conn) (cache.Snapshot, error) {

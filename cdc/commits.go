@@ -24,9 +24,9 @@ func (c *commits) note(final uint64, at time.Time) {
 	}
 }
 
-// may reports whether a transaction that lies below the applied position is one of those sent before, or lies
-// before all that are remembered.
-func (c *commits) may(final uint64, at time.Time) bool {
+// sentBefore reports whether a transaction that lies below the applied position is one of those remembered, or
+// lies before them all, where nobody can tell.
+func (c *commits) sentBefore(final uint64, at time.Time) bool {
 	if c == nil || len(c.ring) == 0 || final < c.ring[c.next%len(c.ring)].final {
 		return true
 	}

@@ -94,7 +94,7 @@ mutant readings-compare-bytes source.go '` COLLATE pg_catalog."C"' '`' ReadingsT
 mutant readings-take-their-snapshot-behind-the-lock dial.go 'conf.RuntimeParams["default_transaction_isolation"] = "read committed"' '' ReadingBehindARewrite
 mutant readings-fit-their-table source.go 'string(values[1]) != reading.table' 'false' ReadingOfAnotherTable
 mutant put-back-to-fewer-transactions session.go 'at < s.pos.applied' 'false' ServerPutBackLoadsAgain
-mutant put-back-to-other-transactions assemble.go 'if again && !a.commits.may(b.final, b.at) {' 'if false {' ServerPutBackLoadsAgain
+mutant put-back-to-other-transactions assemble.go 'if again && !a.commits.sentBefore(b.final, b.at) {' 'if false {' ServerPutBackLoadsAgain
 mutant unlogged-without-long-values footing.go 'CASE reltoastrelid WHEN 0 THEN relfilenode ELSE reltoastrelid END' 'reltoastrelid' FenceSeesATableThatWasUnpublished
 mutant unlogged-beside-another-publication footing.go 'prrelid = pg_class.oid AND pubname = " + literal(f.publication) + "))"' 'prrelid = pg_class.oid))"' FenceSeesATableThatWasUnpublished
 mutant moved-from-its-schema footing.go '" + f.moved(version) + "' 'NULL' FenceSeesATableThatWasUnpublished
