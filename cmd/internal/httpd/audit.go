@@ -152,9 +152,20 @@ func atHome(r *http.Request) bool {
 // loopback reports whether a request comes from this machine, as far as can be told.
 func loopback(r *http.Request) bool {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil || r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != "" {
+	if err != nil || proxied(r.Header) {
 		return false
 	}
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
+}
+
+// proxied reports whether a proxy shows itself: RFC 7239, RFC 9110 section 7.6.3, and what nginx, Apache, HAProxy and
+// Traefik send by custom.
+func proxied(header http.Header) bool {
+	for name := range header { // in their canonical form
+		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
+			return true
+		}
+	}
+	return false
 }

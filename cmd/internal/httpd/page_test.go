@@ -36,21 +36,25 @@ func TestPageTellsCampaignsToThisMachineAlone(t *testing.T) {
 	}
 	defer func() { _ = s.Close() }()
 	for _, c := range []struct {
-		what, remote, host, proxy string
+		what, remote, host, proxy string // proxy is a header that shows one
 		want                      int
 	}{
 		{"this machine", "127.0.0.1:5", "127.0.0.1:9464", "", http.StatusOK},
 		{"by its name", "127.0.0.1:5", "localhost:9464", "", http.StatusOK},
 		{"by IPv6", "[::1]:5", "[::1]:9464", "", http.StatusOK},
 		{"another machine", "192.0.2.1:5", "127.0.0.1:9464", "", http.StatusForbidden},
-		{"a proxy", "127.0.0.1:5", "127.0.0.1:9464", "192.0.2.1", http.StatusForbidden},
+		{"a proxy", "127.0.0.1:5", "127.0.0.1:9464", "X-Forwarded-For", http.StatusForbidden},
+		{"a proxy by the standard", "127.0.0.1:5", "127.0.0.1:9464", "Forwarded", http.StatusForbidden},
+		{"a gateway", "127.0.0.1:5", "127.0.0.1:9464", "Via", http.StatusForbidden},
+		{"nginx as its manual has it", "127.0.0.1:5", "127.0.0.1:9464", "X-Real-IP", http.StatusForbidden},
+		{"a proxy that ends TLS", "127.0.0.1:5", "127.0.0.1:9464", "X-Forwarded-Proto", http.StatusForbidden},
 		{"a name that leads here", "127.0.0.1:5", "evil.example:9464", "", http.StatusForbidden},
 	} {
 		for _, path := range []string{"/live/campaigns", "/live/search?q=x", "/live/explain?message=campaigns/0/1"} {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
 			r.RemoteAddr, r.Host = c.remote, c.host
 			if c.proxy != "" {
-				r.Header.Set("X-Forwarded-For", c.proxy)
+				r.Header.Set(c.proxy, "192.0.2.1")
 			}
 			w := httptest.NewRecorder()
 			routes(t, s).ServeHTTP(w, r)
