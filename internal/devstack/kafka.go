@@ -17,6 +17,7 @@ const kafkaStartLimit = 120 * time.Second
 // KafkaOptions describe a throwaway Apache Kafka. The zero value is one plaintext broker.
 type KafkaOptions struct {
 	Dir     string // the servers' directory is made below it; empty: the system's for temporary files
+	Version string // empty: KAFKA_VERSION of the environment, else KafkaVersion
 	Brokers int    // 1 to 9, each also a controller; 0: 1. Internal topics have min(3, Brokers) replicas
 	// SASL adds two listeners to the plaintext one: SASL_SSL with SCRAM-SHA-512, SCRAM-SHA-256 and
 	// PLAIN for Username and Password, and SSL that demands a client certificate.
@@ -56,7 +57,7 @@ func StartKafka(ctx context.Context, options KafkaOptions) (*Kafka, error) {
 	if options.Brokers > 9 {
 		return nil, fmt.Errorf("start kafka: %d brokers asked for, 9 is the most", options.Brokers)
 	}
-	install, err := installKafka(ctx)
+	install, err := installKafka(ctx, kafkaVersion(options.Version))
 	if err != nil {
 		return nil, err
 	}

@@ -110,15 +110,15 @@ func (b *broker) kill() {
 }
 
 // format makes the log directory as StorageTool would, from a checkpoint that it made once.
-func (b *broker) format(checkpoint []byte, clusterID string) error {
+func (b *broker) format(first checkpoint, clusterID string) error {
 	data := b.data()
-	if err := os.MkdirAll(data, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(filepath.Join(data, first.path)), 0o700); err != nil {
 		return fmt.Errorf("make the log directory of broker %d: %w", b.id, err)
 	}
 	meta := fmt.Sprintf("version=1\nnode.id=%d\ncluster.id=%s\ndirectory.id=%s\n", b.id, clusterID, kafkaUUID())
 	return errors.Join(
 		os.WriteFile(filepath.Join(data, "meta.properties"), []byte(meta), 0o600),
-		os.WriteFile(filepath.Join(data, bootstrapCheckpoint), checkpoint, 0o600),
+		os.WriteFile(filepath.Join(data, first.path), first.content, 0o600),
 	)
 }
 

@@ -1,6 +1,7 @@
 package devstack
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,12 +14,32 @@ import (
 	"syscall"
 )
 
-// KafkaVersion is the Apache Kafka that StartKafka runs.
+// KafkaVersion is the Apache Kafka that StartKafka runs where neither its options nor KAFKA_VERSION in the
+// environment name another, from 3.5 on: StorageTool knows SCRAM users since then.
 const KafkaVersion = "4.1.0"
 
-// bootstrapCheckpoint is the file of a formatted log directory that holds the cluster's first
-// records: feature levels and SCRAM users.
-const bootstrapCheckpoint = "bootstrap.checkpoint"
+// checkpoint is the file of a formatted log directory that holds the cluster's first records: feature
+// levels and SCRAM users.
+type checkpoint struct {
+	path    string // in the log directory
+	content []byte
+}
+
+// checkpointPaths are where StorageTool leaves it: the newer ones as a snapshot of the metadata log (KIP-1170).
+func checkpointPaths() []string {
+	return []string{"bootstrap.checkpoint", "__cluster_metadata-0/00000000000000000000-0000000000.checkpoint"}
+}
+
+// findCheckpoint reads it from where such a path of the log directory is.
+func findCheckpoint(where func(path string) string) (c checkpoint, err error) {
+	for _, path := range checkpointPaths() {
+		if c.content, err = os.ReadFile(where(path)); err == nil {
+			c.path = path
+			return c, nil
+		}
+	}
+	return c, fmt.Errorf("find the checkpoint of the storage tool: %w", err)
+}
 
 // What a machine may lack to run a Kafka; compare with errors.Is.
 var (
@@ -32,8 +53,13 @@ type installation struct {
 	dir  string // jars below lib, and what was computed once
 }
 
-// installKafka finds Java and downloads the jars unless the cache has them.
-func installKafka(ctx context.Context) (installation, error) {
+// kafkaVersion is the version to run; asked is that of the options, which wins.
+func kafkaVersion(asked string) string {
+	return cmp.Or(asked, os.Getenv("KAFKA_VERSION"), KafkaVersion)
+}
+
+// installKafka finds Java and downloads a version's jars unless the cache has them.
+func installKafka(ctx context.Context, version string) (installation, error) {
 	java, err := findJava()
 	if err != nil {
 		return installation{}, err
@@ -42,7 +68,7 @@ func installKafka(ctx context.Context) (installation, error) {
 	if err != nil {
 		return installation{}, err
 	}
-	i := installation{java: java, dir: filepath.Join(cache, "kafka-"+KafkaVersion)}
+	i := installation{java: java, dir: filepath.Join(cache, "kafka-"+version)}
 	unlock, err := lockFile(ctx, i.dir+".lock")
 	if err != nil {
 		return installation{}, fmt.Errorf("download kafka: %w", err)
@@ -51,8 +77,8 @@ func installKafka(ctx context.Context) (installation, error) {
 	if _, err := os.Stat(i.dir); err == nil {
 		return i, nil
 	}
-	if err := downloadKafka(ctx, cache, i.dir); err != nil {
-		return installation{}, fmt.Errorf("download kafka %s: %w", KafkaVersion, err)
+	if err := downloadKafka(ctx, version, cache, i.dir); err != nil {
+		return installation{}, fmt.Errorf("download kafka %s: %w", version, err)
 	}
 	return i, nil
 }
@@ -73,7 +99,7 @@ func findJava() (string, error) {
 
 // downloadKafka has Maven copy the jars and all that they depend on: it knows the user's mirrors,
 // proxies and local repository. The directory appears at once and complete.
-func downloadKafka(ctx context.Context, cache, to string) error {
+func downloadKafka(ctx context.Context, version, cache, to string) error {
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
 		return ErrNoMaven
@@ -83,7 +109,7 @@ func downloadKafka(ctx context.Context, cache, to string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(staging) }()
-	if err := os.WriteFile(filepath.Join(staging, "pom.xml"), []byte(kafkaPOM()), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(staging, "pom.xml"), []byte(kafkaPOM(version)), 0o600); err != nil {
 		return err
 	}
 	err = runToEnd(ctx, command{
@@ -100,16 +126,18 @@ func downloadKafka(ctx context.Context, cache, to string) error {
 }
 
 // kafkaPOM names the broker, the storage tool and a logging backend, without which it logs nothing.
-func kafkaPOM() string {
+func kafkaPOM(version string) string {
 	var b strings.Builder
 	b.WriteString(`<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>` +
 		`<groupId>example.com</groupId><artifactId>devstack</artifactId><version>1</version><dependencies>`)
 	for _, d := range [][3]string{
-		{"org.apache.kafka", "kafka_2.13", KafkaVersion},
-		{"org.apache.kafka", "kafka-tools", KafkaVersion},
+		{"org.apache.kafka", "kafka_2.13", version},
+		{"org.apache.kafka", "kafka-tools", version},
 		{"org.slf4j", "slf4j-simple", "1.7.36"}, // that of Kafka's slf4j-api
 	} {
-		fmt.Fprintf(&b, "<dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version></dependency>", d[0], d[1], d[2])
+		fmt.Fprintf(&b, "<dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version>"+
+			"<exclusions><exclusion><groupId>org.slf4j</groupId><artifactId>slf4j-reload4j</artifactId></exclusion></exclusions></dependency>", // Kafka 3's own
+			d[0], d[1], d[2])
 	}
 	b.WriteString("</dependencies></project>")
 	return b.String()
@@ -132,26 +160,28 @@ func (i installation) environment() []string {
 
 // bootstrap returns the checkpoint that StorageTool writes for these SCRAM users. It does not depend
 // on node or cluster, so it is computed once (a second of a JVM) and kept in the cache.
-func (i installation) bootstrap(ctx context.Context, work string, scramUsers []string) ([]byte, error) {
+func (i installation) bootstrap(ctx context.Context, work string, scramUsers []string) (checkpoint, error) {
 	sum := sha256.Sum256([]byte(strings.Join(scramUsers, "\n")))
-	kept := filepath.Join(i.dir, "bootstrap-"+hex.EncodeToString(sum[:8]))
-	if checkpoint, err := os.ReadFile(kept); err == nil {
-		return checkpoint, nil
+	kept := func(path string) string {
+		return filepath.Join(i.dir, hex.EncodeToString(sum[:8])+"-"+filepath.Base(path))
 	}
-	checkpoint, err := i.format(ctx, filepath.Join(work, "format"), scramUsers)
+	if c, err := findCheckpoint(kept); err == nil {
+		return c, nil
+	}
+	c, err := i.format(ctx, filepath.Join(work, "format"), scramUsers)
 	if err != nil {
-		return nil, err
+		return c, err
 	}
-	if err := keepFile(kept, checkpoint); err != nil {
-		return nil, fmt.Errorf("keep the checkpoint of the storage tool: %w", err)
+	if err := keepFile(kept(c.path), c.content); err != nil {
+		return c, fmt.Errorf("keep the checkpoint of the storage tool: %w", err)
 	}
-	return checkpoint, nil
+	return c, nil
 }
 
 // format runs StorageTool on a log directory of its own.
-func (i installation) format(ctx context.Context, dir string, scramUsers []string) ([]byte, error) {
+func (i installation) format(ctx context.Context, dir string, scramUsers []string) (c checkpoint, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make a directory to format: %w", err)
+		return c, fmt.Errorf("make a directory to format: %w", err)
 	}
 	data, properties := filepath.Join(dir, "data"), filepath.Join(dir, "server.properties")
 	settings := propertiesFile(map[string]string{
@@ -163,18 +193,18 @@ func (i installation) format(ctx context.Context, dir string, scramUsers []strin
 		"log.dirs":                  data,
 	})
 	if err := os.WriteFile(properties, settings, 0o600); err != nil {
-		return nil, fmt.Errorf("write the settings to format with: %w", err)
+		return c, fmt.Errorf("write the settings to format with: %w", err)
 	}
 	args := append([]string{"-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"}, i.flags()...)
 	args = append(args, "kafka.tools.StorageTool", "format", "--cluster-id", kafkaUUID(), "--config", properties)
 	for _, user := range scramUsers {
 		args = append(args, "--add-scram", user)
 	}
-	err := runToEnd(ctx, command{
+	err = runToEnd(ctx, command{
 		name: "kafka's storage tool", path: i.java, args: args, env: i.environment(), dir: dir, death: syscall.SIGKILL,
 	})
 	if err != nil {
-		return nil, err
+		return c, err
 	}
-	return os.ReadFile(filepath.Join(data, bootstrapCheckpoint))
+	return findCheckpoint(func(path string) string { return filepath.Join(data, path) })
 }

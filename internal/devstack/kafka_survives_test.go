@@ -152,7 +152,7 @@ func startKafka(t *testing.T, options KafkaOptions) *Kafka {
 // skipWithoutKafka skips on a machine that cannot run one, except in CI, where that is a failure.
 func skipWithoutKafka(t *testing.T) {
 	t.Helper()
-	_, err := installKafka(t.Context())
+	_, err := installKafka(t.Context(), kafkaVersion(""))
 	if os.Getenv("CI") != "true" && (errors.Is(err, ErrNoJava) || errors.Is(err, ErrNoMaven)) {
 		t.Skip(err)
 	}
