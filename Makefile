@@ -78,10 +78,17 @@ fuzz: ## any bytes from the log or a campaign, for FUZZTIME each: no panic, no m
 	go test -run '^$$' -fuzz '^FuzzCopyRows$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./cdc
 	go test -run '^$$' -fuzz '^FuzzDecodeCampaign$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./stream
 
+# Whatever starts servers (tests, bench, soak) takes KAFKA_VERSION and POSTGRES_VERSION from the environment.
 VERSIONS ?= 14 16 17 18
 .PHONY: versions
 versions: ## the source's tests on other PostgreSQL than the installed one, which test takes
 	for version in $(VERSIONS); do POSTGRES_VERSION=$$version go test -count=1 -timeout $(TEST_TIMEOUT) ./cdc || exit 1; done
+
+# KAFKA/POSTGRES, the latter that of the feedback database.
+SINKS ?= 3.5.2/14 3.7.2/16 3.9.2/17 4.4.0/18
+.PHONY: sinks
+sinks: ## the delivery's tests on other Kafka and PostgreSQL than those that test takes
+	for pair in $(SINKS); do KAFKA_VERSION=$${pair%/*} POSTGRES_VERSION=$${pair#*/} go test -count=1 -timeout $(TEST_TIMEOUT) ./stream || exit 1; done
 
 .PHONY: exactness
 exactness: ## 100,000 changes and 50,000 campaigns' questions for each replica identity, also while walsenders die

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -99,7 +100,7 @@ func TestExistingSlotBecomesAFailoverSlot(t *testing.T) {
 // newer is a version that has failover slots: the one that is tested, or the newest.
 func newer(t *testing.T) string {
 	t.Helper()
-	if v := servers.PostgresOptions.Version; v >= "17" {
+	if v := os.Getenv("POSTGRES_VERSION"); v >= "17" {
 		return v
 	}
 	servers.NewestPostgres(t) // skips where it cannot be had

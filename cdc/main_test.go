@@ -8,8 +8,7 @@ import (
 	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
-// POSTGRES_VERSION runs all tests on another major version than the installed one.
-var servers = devstacktest.Servers{PostgresOptions: devstack.PostgresOptions{Version: os.Getenv("POSTGRES_VERSION")}}
+var servers devstacktest.Servers
 
 func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
 
@@ -33,9 +32,6 @@ func databaseOn(t *testing.T, server *devstack.Postgres) *devstacktest.Database 
 // own is a server for a test that stops or configures it.
 func own(t *testing.T, options devstack.PostgresOptions) *devstack.Postgres {
 	t.Helper()
-	if options.Version == "" {
-		options.Version = servers.PostgresOptions.Version
-	}
 	server, err := devstack.StartPostgres(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
