@@ -17,10 +17,10 @@ const kafkaStartLimit = 120 * time.Second
 // KafkaOptions describe a throwaway Apache Kafka. The zero value is one plaintext broker.
 type KafkaOptions struct {
 	Dir     string // the servers' directory is made below it; empty: the system's for temporary files
-	Version string // empty: KAFKA_VERSION of the environment, else KafkaVersion
+	Version string // from 2.5 on; empty: KAFKA_VERSION of the environment, else KafkaVersion
 	Brokers int    // 1 to 9, each also a controller; 0: 1. Internal topics have min(3, Brokers) replicas
 	// SASL adds two listeners to the plaintext one: SASL_SSL with SCRAM-SHA-512, SCRAM-SHA-256 and
-	// PLAIN for Username and Password, and SSL that demands a client certificate.
+	// PLAIN for Username and Password, and SSL that demands a client certificate. From 3.5 on.
 	SASL bool
 	// Detours are further plaintext listeners of every broker, each of which tells clients an address
 	// where nobody listens yet: the caller puts a proxy there that leads to it (see Kafka.Detour).
@@ -36,13 +36,16 @@ type KafkaOptions struct {
 	Log        io.Writer // warnings of the brokers, written from other goroutines; nil: only the tail is kept, for errors
 }
 
-// Kafka is a running Apache Kafka (KRaft) of its own. Topics are not created by use unless
+// Kafka is a running Apache Kafka of its own, with KRaft, or a ZooKeeper before 3.5. Topics are not created by use unless
 // Settings say so. Its methods may be called from several goroutines.
 type Kafka struct {
 	dir     string
+	version string
 	options KafkaOptions
 	install installation
 	brokers []*broker
+
+	zooKeeper *zooKeeper // nil: the brokers are controllers themselves
 
 	mu     sync.Mutex // serialises starts and stops
 	closed bool
@@ -57,7 +60,8 @@ func StartKafka(ctx context.Context, options KafkaOptions) (*Kafka, error) {
 	if options.Brokers > 9 {
 		return nil, fmt.Errorf("start kafka: %d brokers asked for, 9 is the most", options.Brokers)
 	}
-	install, err := installKafka(ctx, kafkaVersion(options.Version))
+	version := kafkaVersion(options.Version)
+	install, err := installKafka(ctx, version)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +69,7 @@ func StartKafka(ctx context.Context, options KafkaOptions) (*Kafka, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Kafka{dir: dir, options: options, install: install}
+	k := &Kafka{dir: dir, version: version, options: options, install: install}
 	if err := k.create(ctx); err != nil {
 		return nil, errors.Join(err, k.Close())
 	}
@@ -92,6 +96,11 @@ func (k *Kafka) start(ctx context.Context, brokers []*broker) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, kafkaStartLimit)
 	defer cancel()
+	if k.zooKeeper != nil {
+		if err := k.zooKeeper.start(ctx, k.install); err != nil {
+			return err
+		}
+	}
 	for _, b := range brokers {
 		if err := b.fork(ctx, k.install, k.options); err != nil {
 			return err
@@ -150,6 +159,7 @@ func (k *Kafka) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.closed = true
+	k.zooKeeper.kill()
 	if err := os.RemoveAll(k.dir); err != nil {
 		return fmt.Errorf("remove the kafka directory: %w", err)
 	}

@@ -39,6 +39,9 @@ func (k *Kafka) create(ctx context.Context) error {
 		}
 		k.brokers = append(k.brokers, b)
 	}
+	if needsZooKeeper(k.version) {
+		return k.createOlder()
+	}
 	checkpoint, err := k.install.bootstrap(ctx, k.dir, k.scramUsers())
 	if err != nil {
 		return err
@@ -49,6 +52,21 @@ func (k *Kafka) create(ctx context.Context) error {
 			return err
 		}
 		if err := os.WriteFile(b.properties(), propertiesFile(k.settings(b)), 0o600); err != nil {
+			return fmt.Errorf("write the settings of broker %d: %w", b.id, err)
+		}
+	}
+	return nil
+}
+
+// createOlder makes the configuration of brokers that make their log directories by themselves.
+func (k *Kafka) createOlder() error {
+	if k.options.SASL {
+		return fmt.Errorf("kafka %s: %w", k.version, ErrNoSASL)
+	}
+	k.zooKeeper = &zooKeeper{dir: filepath.Join(k.dir, "zookeeper"), port: k.brokers[0].ports.controller}
+	for _, b := range k.brokers {
+		err := errors.Join(os.MkdirAll(b.data(), 0o700), os.WriteFile(b.properties(), propertiesFile(k.zooKeeper.settings(k.settings(b))), 0o600))
+		if err != nil {
 			return fmt.Errorf("write the settings of broker %d: %w", b.id, err)
 		}
 	}

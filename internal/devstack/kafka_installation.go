@@ -15,7 +15,7 @@ import (
 )
 
 // KafkaVersion is the Apache Kafka that StartKafka runs where neither its options nor KAFKA_VERSION in the
-// environment name another, from 3.5 on: StorageTool knows SCRAM users since then.
+// environment name another.
 const KafkaVersion = "4.1.0"
 
 // checkpoint is the file of a formatted log directory that holds the cluster's first records: feature
@@ -127,6 +127,8 @@ func downloadKafka(ctx context.Context, version, cache, to string) error {
 
 // kafkaPOM names the broker, the storage tool and a logging backend, without which it logs nothing.
 func kafkaPOM(version string) string {
+	const older = "<exclusion><groupId>org.slf4j</groupId><artifactId>slf4j-reload4j</artifactId></exclusion>" + // the backends of Kafka 3
+		"<exclusion><groupId>org.slf4j</groupId><artifactId>slf4j-log4j12</artifactId></exclusion>" // and 2
 	var b strings.Builder
 	b.WriteString(`<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>` +
 		`<groupId>example.com</groupId><artifactId>devstack</artifactId><version>1</version><dependencies>`)
@@ -136,8 +138,7 @@ func kafkaPOM(version string) string {
 		{"org.slf4j", "slf4j-simple", "1.7.36"}, // that of Kafka's slf4j-api
 	} {
 		fmt.Fprintf(&b, "<dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version>"+
-			"<exclusions><exclusion><groupId>org.slf4j</groupId><artifactId>slf4j-reload4j</artifactId></exclusion></exclusions></dependency>", // Kafka 3's own
-			d[0], d[1], d[2])
+			"<exclusions>%s</exclusions></dependency>", d[0], d[1], d[2], older)
 	}
 	b.WriteString("</dependencies></project>")
 	return b.String()
