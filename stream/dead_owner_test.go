@@ -92,6 +92,15 @@ func (r *rig) leaveOpen(process string, timeout time.Duration) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	add := kmsg.NewPtrAddOffsetsToTxnRequest() // brokers before KIP-890 want to be told
+	add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = id, producer, epoch, r.cfg.Kafka.Group
+	added, err := add.RequestWith(r.t.Context(), cl)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := kerr.ErrorForCode(added.ErrorCode); err != nil {
+		r.t.Fatal(err)
+	}
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group, req.Generation = id, producer, epoch, r.cfg.Kafka.Group, -1
 	topic := kmsg.NewTxnOffsetCommitRequestTopic()

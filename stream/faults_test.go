@@ -17,7 +17,7 @@ import (
 // Every way to log in that the old job had, and mutual TLS, delivers exactly once.
 func TestSecureConnectionsDeliver(t *testing.T) {
 	t.Parallel()
-	k := servers.Kafka(t)
+	k := secureKafka(t)
 	for _, mechanism := range []string{"SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", ""} {
 		t.Run("mechanism "+mechanism, func(t *testing.T) {
 			t.Parallel()
@@ -46,7 +46,7 @@ func TestSecureConnectionsDeliver(t *testing.T) {
 // What waiting cannot mend ends a start, and says what it is.
 func TestHopelessStartsEndAndNameTheFault(t *testing.T) {
 	t.Parallel()
-	k := servers.Kafka(t)
+	k := secureKafka(t)
 	for _, c := range []struct {
 		name   string
 		change func(*stream.Config)

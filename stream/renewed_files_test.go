@@ -21,7 +21,7 @@ import (
 // A client that lives on takes a renewed authority, certificate, key or password at its next connection.
 func TestClientReadsItsFilesAtEachConnection(t *testing.T) {
 	t.Parallel()
-	k := servers.Kafka(t)
+	k := secureKafka(t)
 	for _, what := range []string{"authority", "certificate", "password"} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

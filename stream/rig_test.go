@@ -28,12 +28,21 @@ import (
 var servers devstacktest.Servers
 
 func TestMain(m *testing.M) {
-	servers.KafkaOptions.SASL = true // beside the plaintext listener
+	servers.KafkaOptions.SASL = devstack.KafkaServesSASL() // beside the plaintext listener
 	servers.KafkaOptions.Settings = map[string]string{
 		"transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
 		"log.cleaner.backoff.ms": "500", // who waits for a compaction
 	}
 	os.Exit(servers.Main(m))
+}
+
+// secureKafka is the shared broker for a test that logs in.
+func secureKafka(t *testing.T) *devstack.Kafka {
+	t.Helper()
+	if !devstack.KafkaServesSASL() {
+		t.Skip(devstack.ErrNoSASL)
+	}
+	return servers.Kafka(t)
 }
 
 const now = 1_700_000_000

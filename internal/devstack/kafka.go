@@ -20,7 +20,7 @@ type KafkaOptions struct {
 	Version string // from 2.5 on; empty: KAFKA_VERSION of the environment, else KafkaVersion
 	Brokers int    // 1 to 9, each also a controller; 0: 1. Internal topics have min(3, Brokers) replicas
 	// SASL adds two listeners to the plaintext one: SASL_SSL with SCRAM-SHA-512, SCRAM-SHA-256 and
-	// PLAIN for Username and Password, and SSL that demands a client certificate. From 3.5 on.
+	// PLAIN for Username and Password, and SSL that demands a client certificate. From Kafka 3.0 on (KafkaServesSASL).
 	SASL bool
 	// Detours are further plaintext listeners of every broker, each of which tells clients an address
 	// where nobody listens yet: the caller puts a proxy there that leads to it (see Kafka.Detour).
@@ -40,7 +40,6 @@ type KafkaOptions struct {
 // Settings say so. Its methods may be called from several goroutines.
 type Kafka struct {
 	dir     string
-	version string
 	options KafkaOptions
 	install installation
 	brokers []*broker
@@ -60,8 +59,7 @@ func StartKafka(ctx context.Context, options KafkaOptions) (*Kafka, error) {
 	if options.Brokers > 9 {
 		return nil, fmt.Errorf("start kafka: %d brokers asked for, 9 is the most", options.Brokers)
 	}
-	version := kafkaVersion(options.Version)
-	install, err := installKafka(ctx, version)
+	install, err := installKafka(ctx, kafkaVersion(options.Version))
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +67,7 @@ func StartKafka(ctx context.Context, options KafkaOptions) (*Kafka, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Kafka{dir: dir, version: version, options: options, install: install}
+	k := &Kafka{dir: dir, options: options, install: install}
 	if err := k.create(ctx); err != nil {
 		return nil, errors.Join(err, k.Close())
 	}
@@ -106,12 +104,25 @@ func (k *Kafka) start(ctx context.Context, brokers []*broker) error {
 			return err
 		}
 	}
+	known := 1
+	if k.zooKeeper != nil { // whose brokers hear of each other later
+		known = k.running()
+	}
 	for _, b := range brokers {
-		if err := b.proc.waitReady(ctx, b.ping); err != nil {
+		if err := b.proc.waitReady(ctx, func(ctx context.Context) error { return b.ping(ctx, known) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (k *Kafka) running() (n int) {
+	for _, b := range k.brokers {
+		if b.proc != nil && b.proc.running() {
+			n++
+		}
+	}
+	return n
 }
 
 // Stop stops all brokers in order (SIGTERM) and waits until they are gone; Start may follow. A

@@ -66,8 +66,9 @@ func (b *broker) fork(ctx context.Context, install installation, options KafkaOp
 	return nil
 }
 
-// ping succeeds once the broker itself knows that it is a member of a cluster with a controller.
-func (b *broker) ping(ctx context.Context) error {
+// ping succeeds once the broker itself knows that it is a member of a cluster with a controller and so many
+// brokers at least.
+func (b *broker) ping(ctx context.Context, brokers int) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	var dialer net.Dialer
@@ -86,7 +87,7 @@ func (b *broker) ping(ctx context.Context) error {
 		return err
 	}
 	for _, known := range metadata.Brokers {
-		if int(known.NodeID) == b.id && metadata.Controller >= 0 {
+		if int(known.NodeID) == b.id && metadata.Controller >= 0 && len(metadata.Brokers) >= brokers {
 			return nil
 		}
 	}

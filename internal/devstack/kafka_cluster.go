@@ -39,8 +39,8 @@ func (k *Kafka) create(ctx context.Context) error {
 		}
 		k.brokers = append(k.brokers, b)
 	}
-	if needsZooKeeper(k.version) {
-		return k.createOlder()
+	if k.install.needsZooKeeper() {
+		return k.createOlder(ctx)
 	}
 	checkpoint, err := k.install.bootstrap(ctx, k.dir, k.scramUsers())
 	if err != nil {
@@ -58,10 +58,10 @@ func (k *Kafka) create(ctx context.Context) error {
 	return nil
 }
 
-// createOlder makes the configuration of brokers that make their log directories by themselves.
-func (k *Kafka) createOlder() error {
-	if k.options.SASL {
-		return fmt.Errorf("kafka %s: %w", k.version, ErrNoSASL)
+// createOlder makes the configuration of brokers that make their log directories by themselves, and the users.
+func (k *Kafka) createOlder(ctx context.Context) error {
+	if k.options.SASL && !k.install.servesSASL() {
+		return fmt.Errorf("kafka %s: %w", k.install.version, ErrNoSASL)
 	}
 	k.zooKeeper = &zooKeeper{dir: filepath.Join(k.dir, "zookeeper"), port: k.brokers[0].ports.controller}
 	for _, b := range k.brokers {
@@ -70,7 +70,13 @@ func (k *Kafka) createOlder() error {
 			return fmt.Errorf("write the settings of broker %d: %w", b.id, err)
 		}
 	}
-	return nil
+	if !k.options.SASL {
+		return nil
+	}
+	if err := k.zooKeeper.start(ctx, k.install); err != nil {
+		return err
+	}
+	return k.zooKeeper.addUsers(ctx, k.install, k.Username(), k.Password())
 }
 
 // settings of one broker.

@@ -49,14 +49,18 @@ var (
 
 // installation is Kafka's jars and the Java that runs them.
 type installation struct {
-	java string
-	dir  string // jars below lib, and what was computed once
+	version string
+	java    string
+	dir     string // jars below lib, and what was computed once
 }
 
 // kafkaVersion is the version to run; asked is that of the options, which wins.
 func kafkaVersion(asked string) string {
 	return cmp.Or(asked, os.Getenv("KAFKA_VERSION"), KafkaVersion)
 }
+
+// KafkaServesSASL reports whether KafkaOptions.SASL may be asked of the version that the environment chooses.
+func KafkaServesSASL() bool { return installation{version: kafkaVersion("")}.servesSASL() }
 
 // installKafka finds Java and downloads a version's jars unless the cache has them.
 func installKafka(ctx context.Context, version string) (installation, error) {
@@ -68,7 +72,7 @@ func installKafka(ctx context.Context, version string) (installation, error) {
 	if err != nil {
 		return installation{}, err
 	}
-	i := installation{java: java, dir: filepath.Join(cache, "kafka-"+version)}
+	i := installation{version: version, java: java, dir: filepath.Join(cache, "kafka-"+version)}
 	unlock, err := lockFile(ctx, i.dir+".lock")
 	if err != nil {
 		return installation{}, fmt.Errorf("download kafka: %w", err)

@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// ErrNoSASL says that an older Kafka than the tests of logins want was asked for; compare with errors.Is.
-var ErrNoSASL = errors.New("users for SASL are made from 3.5 on only")
+// ErrNoSASL says that KafkaOptions.SASL was asked of an older Kafka; compare with errors.Is.
+var ErrNoSASL = errors.New("certificates whose PEM file has no password are read from 3.0 on only")
 
 // zooKeeper is the one that brokers older than 3.5 keep their cluster in.
 type zooKeeper struct {
@@ -22,14 +22,17 @@ type zooKeeper struct {
 	proc *process // nil before the first start
 }
 
-// needsZooKeeper reports whether a version of Kafka is older than the StorageTool that StartKafka relies on.
-func needsZooKeeper(version string) bool {
-	major, rest, _ := strings.Cut(version, ".")
-	minor, _, _ := strings.Cut(rest, ".")
-	x, errMajor := strconv.Atoi(major)
-	y, errMinor := strconv.Atoi(minor)
-	return errors.Join(errMajor, errMinor) == nil && (x < 3 || x == 3 && y < 5)
+// before reports whether a version of Kafka is older than major.minor.
+func (i installation) before(major, minor int) bool {
+	x, rest, _ := strings.Cut(i.version, ".")
+	y, _, _ := strings.Cut(rest, ".")
+	m, errMajor := strconv.Atoi(x)
+	n, errMinor := strconv.Atoi(y)
+	return errors.Join(errMajor, errMinor) == nil && (m < major || m == major && n < minor)
 }
+
+// needsZooKeeper reports whether the version is older than the StorageTool that makes SCRAM users (KIP-900).
+func (i installation) needsZooKeeper() bool { return i.before(3, 5) }
 
 // start starts the server unless it runs, and waits until it listens.
 func (z *zooKeeper) start(ctx context.Context, install installation) error {
@@ -60,6 +63,19 @@ func (z *zooKeeper) start(ctx context.Context, install installation) error {
 			return err
 		}
 		return conn.Close()
+	})
+}
+
+func (i installation) servesSASL() bool { return !i.before(3, 0) }
+
+// addUsers makes the SCRAM users of the cluster, before any broker runs.
+func (z *zooKeeper) addUsers(ctx context.Context, install installation, name, password string) error {
+	secret := "=[password=" + password + "]"
+	args := append([]string{"-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"}, install.flags()...)
+	return runToEnd(ctx, command{
+		name: "kafka's tool for users", path: install.java, env: install.environment(), dir: z.dir, death: syscall.SIGKILL,
+		args: append(args, "kafka.admin.ConfigCommand", "--zookeeper", loopback(z.port), "--alter", "--entity-type", "users", "--entity-name", name,
+			"--add-config", "SCRAM-SHA-512"+secret+",SCRAM-SHA-256"+secret),
 	})
 }
 
