@@ -110,8 +110,8 @@ func Explain(ctx context.Context, conn *pgx.Conn, group, trigger string, feedbac
 	var id *int64
 	err = conn.QueryRow(ctx, `
 		SELECT (SELECT f.id::int8 FROM unnest(t.feedback_ids) AS run, LATERAL (
-			SELECT id FROM `+feedback.Sanitize()+` WHERE id >= lower(run) AND id < upper(run) AND client_id = $5
-			AND restaurant_id = t.restaurant_id AND adv_campaign_id = t.adv_campaign_id AND trigger_datetime_created = t.trigger_datetime_created) AS f LIMIT 1)
+			SELECT id FROM `+feedback.Sanitize()+` WHERE id >= lower(run) AND id < upper(run) AND client_id::text COLLATE "C" = $5
+			AND restaurant_id::text COLLATE "C" = t.restaurant_id AND adv_campaign_id::text COLLATE "C" = t.adv_campaign_id AND trigger_datetime_created = t.trigger_datetime_created) AS f LIMIT 1)
 		FROM tiffin.trigger t WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND record_offset = $4`,
 		group, topic, partition, offset, *client).Scan(&id)
 	if err != nil {

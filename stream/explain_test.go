@@ -104,3 +104,27 @@ func TestMessageIsUnderWayUntilItsLastRecordIsOut(t *testing.T) {
 		t.Errorf("of another topic: %+v", elsewhere)
 	}
 }
+
+// Ids are equal by their bytes, also where the columns' collation takes others for equal: nobody is told to have got
+// what went to another.
+func TestExplainTellsIDsApart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": {"abc"}})
+	r.untilNow()
+	r.db.Exec(t, `CREATE COLLATION either_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`,
+		`ALTER TABLE subscribers_feedback ALTER restaurant_id TYPE varchar COLLATE either_case, ALTER adv_campaign_id TYPE text COLLATE either_case,
+		ALTER client_id TYPE text COLLATE either_case`)
+	at := r.publish(0, campaign("r", "c").json(t))
+	r.untilNow()
+	conn := r.db.Connect(t)
+	for id, got := range map[string]bool{"abc": true, "ABC": false} {
+		e, err := stream.Explain(t.Context(), conn, r.cfg.Kafka.Group, r.trigger(at), r.cfg.FeedbackTable, &id)
+		if err != nil || e.Client.Got != got {
+			t.Errorf("client %s: %+v, %v", id, e.Client, err)
+		}
+		found, err := stream.Search(t.Context(), conn, r.cfg.Kafka.Group, r.cfg.Kafka.Input, r.cfg.FeedbackTable, id)
+		if err != nil || len(found.Client) == 1 != got {
+			t.Errorf("a search for client %s finds %v: %v", id, found.Client, err)
+		}
+	}
+}

@@ -58,10 +58,13 @@ func Search(ctx context.Context, db Querier, group, topic string, feedback pgx.I
 	if err != nil {
 		return f, fmt.Errorf("search the manifest for campaign %q: %w", id, err)
 	}
-	// The rows first, by id: with them few messages remain to be looked through.
+	// The rows first, by id: with them few messages remain to be looked through. An index of the operator's may serve
+	// the client's id as its column compares it, which may take others for equal.
 	f.Client, err = explanations(ctx, db, `WITH got AS MATERIALIZED (
-			SELECT f.id::int8 AS id, f.restaurant_id, f.adv_campaign_id, f.trigger_datetime_created FROM `+feedback.Sanitize()+` f
-			WHERE f.id > (SELECT max(id) FROM `+feedback.Sanitize()+`) - $7::int8 AND f.client_id = $5 ORDER BY f.id DESC LIMIT $6)
+			SELECT f.id::int8 AS id, f.restaurant_id::text COLLATE "C" AS restaurant_id, f.adv_campaign_id::text COLLATE "C" AS adv_campaign_id,
+				f.trigger_datetime_created FROM `+feedback.Sanitize()+` f
+			WHERE f.id > (SELECT max(id) FROM `+feedback.Sanitize()+`) - $7::int8
+				AND f.client_id = $5 AND f.client_id::text COLLATE "C" = $5 ORDER BY f.id DESC LIMIT $6)
 		SELECT `+listed+` FROM `+newest+` AND EXISTS (
 			SELECT FROM got WHERE (got.restaurant_id, got.adv_campaign_id, got.trigger_datetime_created) = (t.restaurant_id, t.adv_campaign_id, t.trigger_datetime_created) AND t.feedback_ids @> got.id)`+ordered,
 		group, topic, clippedTo, SearchedMessages, id, foundAtMost, SearchedRows)
