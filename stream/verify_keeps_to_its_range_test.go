@@ -280,3 +280,29 @@ func TestVerifySaysWhichDatabaseIsAway(t *testing.T) {
 		}
 	}
 }
+
+// Ids that were given out again (TRUNCATE … RESTART IDENTITY, or a new table in the place of the old one) are named by
+// the manifest of the rows that had them before, too. Each row is its own message's: what was delivered since is equal
+// in both sinks, and of what went with the old rows just that is named.
+func TestVerifyTellsWhoseTheIDsAreNow(t *testing.T) {
+	t.Parallel()
+	for name, renewed := range map[string][]string{
+		"emptied":  {`TRUNCATE subscribers_feedback RESTART IDENTITY`},
+		"replaced": {`ALTER TABLE subscribers_feedback RENAME TO old`, `CREATE TABLE subscribers_feedback (LIKE old INCLUDING ALL)`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1, map[string][]string{"r": {"a", "b", "c", "d"}, "s": {"a", "b"}})
+			r.publish(0, campaign("r", "old").json(t))
+			r.untilNow()
+			r.db.Exec(t, renewed...)
+			r.publish(0, campaign("s", "new").json(t), campaign("s", "newer").json(t), campaign("r", "newest").json(t))
+			r.untilNow()
+			if v := r.wantVerdict(nil, bounds("0:1", "")); v.Messages != 3 || v.Rows != 8 || v.Records != 8 {
+				t.Errorf("%+v", v)
+			}
+			r.wantVerdict([]string{"missing_row 0/0 a", "missing_row 0/0 b", "missing_row 0/0 c", "missing_row 0/0 d"})
+			r.wantVerdict([]string{"missing_row 0/0 a", "missing_row 0/0 b", "missing_row 0/0 c", "missing_row 0/0 d"}, bounds("0:0", "0:1"))
+		})
+	}
+}

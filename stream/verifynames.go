@@ -250,6 +250,9 @@ func (e *examination) readRows(ctx context.Context) error {
 		for _, run := range s.ids {
 			next := run.first
 			err := eachRow(ctx, e.v.db.rows, e.v.db.table, run.first, run.last, func(r row) error {
+				if s.sums.alien == 0 && !isOf(&r, s.restaurant, s.campaign, s.now) {
+					return nil // another message's, which took over the id
+				}
 				if e.round == 0 {
 					s.found++
 					s.missed(next, r.id-1)

@@ -95,11 +95,12 @@ type rowMerge struct {
 	extra chan<- Difference
 
 	runs pgx.Rows
-	run1 claimedIDs // the run that the next row may belong to
-	more bool       // run1 is one
+	next claimedIDs // the run that was read last, if there are more
+	more bool
+	open []claimedIDs // the runs that the next row may belong to, in order: one, unless ids were given out again
 
 	envelopes envelopes
-	alien     bool // the rows' envelope is not of run1's message
+	alien     bool // the rows' envelope is not of the message of
 	of        tallyKey
 	value     []byte
 	guesses   int // how often the message of an extra row was looked for
@@ -131,40 +132,28 @@ func (m *rowMerge) run(ctx context.Context, low, high int64) error {
 
 // nextRun reads on; a message's recipients are wanted as soon as it is known.
 func (m *rowMerge) nextRun() error {
-	before := m.run1
 	if m.more = m.runs.Next(); !m.more {
 		if err := m.runs.Err(); err != nil {
 			return fmt.Errorf("read the manifest: %w", err)
 		}
 		return nil
 	}
-	c := &m.run1
+	c := &m.next
 	if err := m.runs.Scan(&c.low, &c.high, &c.ours, &c.key.partition, &c.key.offset, &c.recipients, &c.odd,
 		&c.restaurant, &c.campaign, &c.now); err != nil {
 		return fmt.Errorf("read the manifest: %w", err)
 	}
 	c.ours = c.ours && m.v.inScope(c.key.partition, c.key.offset)
-	overlap := int64(0)
-	if before.high > c.low {
-		overlap = 1
-	}
-	if err := m.want(c, overlap); err != nil {
-		return err
-	}
-	if before.high > c.high { // rows behind this run are still the other's
-		m.run1 = before
-	}
-	return m.want(&claimedIDs{ours: before.ours, key: before.key}, overlap)
+	return m.want(c)
 }
 
 // want enters what a run asks for, whatever rows there are.
-func (m *rowMerge) want(c *claimedIDs, overlap int64) error {
-	if !c.ours || c.recipients == 0 && overlap == 0 && !c.odd {
+func (m *rowMerge) want(c *claimedIDs) error {
+	if !c.ours || c.recipients == 0 && !c.odd {
 		return nil
 	}
 	sum, err := m.side.of(c.key)
 	sum.want += c.recipients
-	sum.overlaps += overlap
 	if c.odd {
 		sum.alien++
 	}
@@ -172,25 +161,30 @@ func (m *rowMerge) want(c *claimedIDs, overlap int64) error {
 }
 
 func (m *rowMerge) add(ctx context.Context, r *row) error {
-	for m.more && m.run1.high <= r.id {
+	for m.more && m.next.low <= r.id {
+		m.open = append(m.open, m.next)
 		if err := m.nextRun(); err != nil {
 			return err
 		}
 	}
-	if !m.more || r.id < m.run1.low {
+	m.open = slices.DeleteFunc(m.open, func(c claimedIDs) bool { return c.high <= r.id })
+	c, err := m.owner(r)
+	switch {
+	case err != nil:
+		return err
+	case c == nil:
 		return m.unclaimed(ctx, r)
-	}
-	if !m.run1.ours {
+	case !c.ours:
 		return nil
 	}
 	m.v.found.Rows++
 	fresh := m.envelopes.of(r)
-	if fresh || m.of != m.run1.key {
-		m.of, m.alien = m.run1.key, !isOf(r, m.run1.restaurant, m.run1.campaign, m.run1.now)
+	if fresh || m.of != c.key {
+		m.of, m.alien = c.key, !c.tells(r)
 	}
 	m.value = m.envelopes.env.appendValue(m.value[:0], r.client)
 	a, b := m.print.of(notNil(r.client), m.value)
-	sum, err := m.side.of(m.run1.key)
+	sum, err := m.side.of(c.key)
 	sum.rows++
 	sum.a += a
 	sum.b += b
@@ -199,6 +193,43 @@ func (m *rowMerge) add(ctx context.Context, r *row) error {
 	}
 	return err
 }
+
+// owner is the run that a row belongs to; nil for none. Where ids were given out again (TRUNCATE … RESTART IDENTITY, a
+// table put in the place of another) the manifest of the rows before names them too: the row tells whose it is.
+func (m *rowMerge) owner(r *row) (*claimedIDs, error) {
+	if len(m.open) == 0 {
+		return nil, nil
+	}
+	last := &m.open[len(m.open)-1]
+	if len(m.open) == 1 {
+		return last, nil
+	}
+	var told []*claimedIDs
+	for i := range m.open {
+		if m.open[i].tells(r) {
+			told = append(told, &m.open[i])
+		}
+	}
+	switch len(told) {
+	case 0:
+		return last, nil
+	case 1:
+		return told[0], nil
+	}
+	for _, c := range told {
+		if !c.ours {
+			continue
+		}
+		sum, err := m.side.of(c.key)
+		if sum.overlaps++; err != nil {
+			return nil, err
+		}
+	}
+	return told[0], nil
+}
+
+// tells reports whether a row tells what the manifest of the run's message does.
+func (c *claimedIDs) tells(r *row) bool { return isOf(r, c.restaurant, c.campaign, c.now) }
 
 // guessLimit bounds how many extra rows' messages are looked for: each look reads the manifest.
 const guessLimit = 100
