@@ -32,3 +32,23 @@ func TestDeletedDeadLetterTopicIsAwaited(t *testing.T) {
 		t.Errorf("%d dead letters in the new topic, want 1", n)
 	}
 }
+
+// A compacted topic takes no record without a key: that is told with what to do, and the dead letter goes out when
+// it was done.
+func TestCompactedDeadLetterTopicIsTold(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": {"a"}})
+	r.untilNow()
+	r.alter(r.cfg.Kafka.DeadLetter, "cleanup.policy", "compact")
+	r.publish(0, []byte("garbage"), campaign("r", "after").json(t))
+	log := r.logging()
+	_, stop := r.start()
+	defer func() { _ = stop() }()
+	r.eventually("word of it", func() bool { return log.lines("cleanup.policy=delete") > 0 })
+	r.alter(r.cfg.Kafka.DeadLetter, "cleanup.policy", "delete")
+	r.eventually("both messages", func() bool { return r.groupOffset(0) == 2 })
+	r.wantDelivered(1, 1)
+	if n := len(r.records(r.cfg.Kafka.DeadLetter)); n != 1 {
+		t.Errorf("%d dead letters, want 1", n)
+	}
+}

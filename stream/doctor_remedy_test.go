@@ -24,6 +24,7 @@ func TestRemedyIsACommandWhereThereIsOne(t *testing.T) {
 		"nc -vz 127.0.0.1 1":            refused,
 		"tiffin migrate --print --role": &pgconn.PgError{Code: "42501"},
 		"ALTER ROLE CURRENT_USER SET":   &pgconn.PgError{Code: "57014"},
+		"SET transaction_timeout = 0":   &pgconn.PgError{Code: "25P04"},
 		"feedback.dsn":                  &pgconn.PgError{Code: "25006"},
 	} {
 		if got := FeedbackRemedy(err); !strings.Contains(got, fix) {

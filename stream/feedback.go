@@ -21,6 +21,9 @@ type store interface {
 	// connect makes a deliverer, which the caller closes.
 	connect(ctx context.Context) (deliverer, error)
 	ping(ctx context.Context) error
+	// stands returns an error when the feedback table does something else to rows than when the store was opened.
+	// A question without an answer is none.
+	stands(ctx context.Context) error
 	close(ctx context.Context)
 }
 
@@ -91,8 +94,9 @@ type feedback struct {
 	conn *pgx.ConnConfig
 	// renew, if any, reads the secrets of conn anew.
 	renew func(context.Context, *pgx.ConnConfig) error
-	// table is the feedback table, quoted.
+	// table is the feedback table, quoted, and kept what it did to rows at the start.
 	table string
+	kept  kept
 }
 
 // openFeedback connects, readies the database and prepares the statements.
@@ -112,7 +116,7 @@ func openPool(ctx context.Context, c *Config, cfg *pgxpool.Config) (store, error
 	if cfg.ConnConfig.ValidateConnect == nil {
 		cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	}
-	cfg.AfterConnect = flushCommits
+	cfg.AfterConnect = settle
 	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)
 	if err != nil {
 		return nil, err
@@ -129,6 +133,9 @@ func openPool(ctx context.Context, c *Config, cfg *pgxpool.Config) (store, error
 	}
 	f := &feedback{cfg: c, conn: cfg.ConnConfig.Copy(), renew: cfg.BeforeConnect, table: c.FeedbackTable.Sanitize()}
 	f.ledger = ledger{group: c.Kafka.Group, topic: c.Kafka.Input, owner: c.Kafka.Process}
+	if f.kept, err = askKept(ctx, conn, f.table); err != nil {
+		return nil, err
+	}
 	if f.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -154,13 +161,18 @@ func (f *feedback) connect(ctx context.Context) (deliverer, error) {
 	return w, nil
 }
 
-// flushCommits has a session's commits survive a crash of Postgres, also where its role or database has
-// synchronous_commit off: rows would be lost whose records are out, and claims of which others
-// have heard. Anything stronger than on is left as it is.
-func flushCommits(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')`)
+// settle gives a session what must hold in it.
+//
+// Its commits survive a crash of Postgres, also where its role or database has synchronous_commit off: rows would be
+// lost whose records are out, and claims of which others have heard. Anything stronger than on is left as it is.
+//
+// Rows that row-level security hides would be taken for deleted: that is an error instead. It was asked for with the
+// connection already (internal/dsn), but a pooler may be told to leave that away (pgbouncer's ignore_startup_parameters).
+func settle(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')
+		UNION ALL SELECT set_config('row_security', 'off', false)`)
 	if err != nil {
-		return fmt.Errorf("feedback database: set synchronous_commit: %w", err)
+		return fmt.Errorf("feedback database: set synchronous_commit and row_security: %w", err)
 	}
 	return nil
 }
@@ -186,6 +198,17 @@ func tune(c *pgx.ConnConfig) {
 }
 
 func (f *feedback) ping(ctx context.Context) error { return f.pool.Ping(ctx) }
+
+func (f *feedback) stands(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	now, err := askKept(ctx, f.pool, f.table)
+	if err != nil || now == f.kept {
+		return nil // what keeps the database from answering is the probe's to say
+	}
+	return fmt.Errorf("feedback table %s was altered (a trigger, a rule, the default of its id, or a column's length): beginning anew with what it does to rows now; "+
+		"whether it changed any meanwhile, tiffin verify tells", f.table)
+}
 
 func (f *feedback) close(context.Context) { f.pool.Close() }
 

@@ -11,7 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// kept is what the feedback table does to a row that it is given: as it is when the session begins.
+// kept is what the feedback table does to a row that it is given: as it is when the session begins. The probe ends a
+// session of which that is no longer true.
 type kept struct {
 	// limits are the lengths, in characters, of the five texts and the client id; 0 for none. A longer text
 	// of which the rest is spaces Postgres cuts without a word (SQL's rule): the record would have them.
@@ -19,11 +20,20 @@ type kept struct {
 	// changes says that triggers, rules or the default of the id may make another row of it, or another
 	// id: each batch is read back and compared.
 	changes bool
+	// deferred says that something of it is checked at the commit only.
+	deferred bool
+	// narrow says that an id has 32 bits.
+	narrow bool
 }
 
-func askKept(ctx context.Context, conn *pgx.Conn, table string) (k kept, err error) {
+// rowQuerier is a connection or a pool.
+type rowQuerier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func askKept(ctx context.Context, db rowQuerier, table string) (k kept, err error) {
 	var limits []int32
-	err = conn.QueryRow(ctx, `
+	err = db.QueryRow(ctx, `
 		SELECT ARRAY(SELECT greatest(0, b.typmod - 4)
 			FROM unnest(ARRAY['restaurant_id', 'adv_campaign_id', 'adv_campaign_content', 'adv_campaign_owner', 'adv_campaign_owner_contact', 'client_id'])
 				WITH ORDINALITY AS n(name, i)
@@ -35,8 +45,11 @@ func askKept(ctx context.Context, conn *pgx.Conn, table string) (k kept, err err
 			AND (g.tgrelid = $1::text::regclass OR g.tgrelid IN (SELECT relid FROM pg_partition_tree($1::text::regclass))))
 		OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = $1::text::regclass AND r.ev_type = '3')
 		OR EXISTS (SELECT FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attname = 'id'
-			WHERE d.adrelid = $1::text::regclass AND pg_get_expr(d.adbin, d.adrelid) !~ '^nextval\\(''[^'']+''::regclass\\)$')`,
-		table).Scan(&limits, &k.changes)
+			WHERE d.adrelid = $1::text::regclass AND pg_get_expr(d.adbin, d.adrelid) !~ '^nextval[(]''[^'']+''::regclass[)]$'),
+		EXISTS (SELECT FROM pg_trigger g WHERE g.tginitdeferred AND g.tgenabled <> 'D'
+			AND (g.tgrelid = $1::text::regclass OR g.tgrelid IN (SELECT relid FROM pg_partition_tree($1::text::regclass)))),
+		coalesce((SELECT t.typlen < 8 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = $1::text::regclass AND a.attname = 'id'), false)`,
+		table).Scan(&limits, &k.changes, &k.deferred, &k.narrow)
 	if err != nil {
 		return k, fmt.Errorf("feedback table %s: ask what it does to rows: %w", table, err)
 	}

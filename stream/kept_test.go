@@ -68,6 +68,38 @@ func TestTableThatChangesRowsIsWaitedFor(t *testing.T) {
 	}
 }
 
+// A table that is altered under a running process is noticed by its probe: from then on nothing that it would change is
+// taken for what was inserted.
+func TestAlterationUnderARunningProcessIsNoticed(t *testing.T) {
+	t.Parallel()
+	for name, ddl := range map[string]string{
+		"a trigger": `CREATE FUNCTION changes() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.restaurant_id := upper(NEW.restaurant_id); RETURN NEW; END $$;
+			CREATE TRIGGER changes BEFORE INSERT ON subscribers_feedback FOR EACH ROW EXECUTE FUNCTION changes()`,
+		"a default of the id": `CREATE SEQUENCE other; ALTER TABLE subscribers_feedback ALTER id DROP IDENTITY, ALTER id SET DEFAULT nextval('other') * 100 + 7`,
+		"a column's length":   `ALTER TABLE subscribers_feedback ALTER adv_campaign_content TYPE varchar(20)`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1, map[string][]string{"r": {"c1", "c2"}})
+			r.untilNow()
+			r.publish(0, campaign("r", "before").json(t))
+			log := r.logging()
+			_, stop := r.start()
+			defer func() { _ = stop() }()
+			r.eventually("the first campaign", func() bool { return r.groupOffset(0) == 1 })
+			r.db.Exec(t, ddl)
+			r.eventually("word of it", func() bool { return log.lines("was altered") > 0 })
+			spaces := campaign("r", "after")
+			spaces.Content = "short" + strings.Repeat(" ", 30)
+			r.publish(0, spaces.json(t))
+			r.eventually("the second campaign's refusal", func() bool {
+				return log.lines("remove") > 0 || log.lines("fed by no sequence") > 0 || log.lines("value too long") > 0
+			})
+			r.wantDelivered(2, 2)
+		})
+	}
+}
+
 // A trigger that fills a column of the operator's own changes nothing of ours.
 func TestTriggerOfAnotherColumnIsNoChange(t *testing.T) {
 	t.Parallel()
@@ -84,6 +116,28 @@ func TestTriggerOfAnotherColumnIsNoChange(t *testing.T) {
 	r.setOffset(0, 0, "tiffin") // as after a crash between the two commits
 	r.untilNow()
 	r.wantDelivered(315, 630)
+}
+
+// A serial column's default, as a table has it that was made before identities, gives the id that is expected: no row
+// is read back.
+func TestSerialIDsAreNotReadBack(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 60} { // by COPY, and by INSERT
+		r := newRig(t, 1, map[string][]string{"r": clients(n)})
+		r.untilNow()
+		r.db.Exec(t, `CREATE SEQUENCE "Ids"`, `ALTER TABLE subscribers_feedback ALTER id DROP IDENTITY, ALTER id SET DEFAULT nextval('"Ids"')`)
+		r.publish(0, campaign("r", "x").json(t), campaign("r", "y").json(t))
+		r.untilNow()
+		r.wantDelivered(2*n, 2*n)
+		var written, read int
+		r.eventually("statistics of the rows", func() bool {
+			written = r.number(`SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'subscribers_feedback'`)
+			return written == 2*n
+		})
+		if read = r.number(`SELECT idx_scan FROM pg_stat_user_tables WHERE relname = 'subscribers_feedback'`); read != 0 {
+			t.Errorf("%d rows written, and read %d times", written, read)
+		}
+	}
 }
 
 // Row-level security would hide rows from a recovery: it is an error, not an empty answer.

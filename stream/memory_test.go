@@ -266,8 +266,9 @@ func (m *memory) insert(t *trigger) {
 	m.triggers[t.partition] = append(m.triggers[t.partition], rec)
 }
 
-func (m *memory) ping(context.Context) error { return nil }
-func (m *memory) close(context.Context)      {}
+func (m *memory) ping(context.Context) error   { return nil }
+func (m *memory) stands(context.Context) error { return nil }
+func (m *memory) close(context.Context)        {}
 
 // whole is what commit sees to.
 func (m *memory) whole(*testing.T) {}

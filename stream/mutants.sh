@@ -104,7 +104,13 @@ mutant commits-are-flushed feedback.go "IN ('off', 'local')" "IN ('nothing')" Co
 mutant read-under-an-earlier-claim claims.go 'if cl == nil || cl.given || cl != m.claim {' 'if cl == nil || cl.given {' PartitionThatComesBack
 mutant spaces-are-not-cut-off kept.go 'if k.limits == [6]int{} {' 'if true {' SpacesThat
 mutant changed-rows-are-seen kept.go 'if !w.kept.changes {' 'if true {' TableThatChanges
-mutant explain-tells-rows-apart explain.go 'AND restaurant_id = t.restaurant_id AND adv_campaign_id = t.adv_campaign_id AND trigger_datetime_created = t.trigger_datetime_created' '' ExplainKnows
+mutant explain-tells-rows-apart explain.go 'AND restaurant_id::text COLLATE "C" = t.restaurant_id AND adv_campaign_id::text COLLATE "C" = t.adv_campaign_id AND trigger_datetime_created = t.trigger_datetime_created' '' ExplainKnows
+mutant alterations-end-the-session probe.go 'if err := s.store.stands(ctx); err != nil {' 'if err := error(nil); err != nil {' AlterationUnder
+mutant hidden-rows-are-an-error feedback.go "UNION ALL SELECT set_config('row_security', 'off', false)" '' PoolerThat
+mutant explain-compares-bytes explain.go 'AND client_id::text COLLATE "C" = $5' 'AND client_id = $5' ExplainTells
+mutant ids-at-their-end-are-waited-for refusal.go 'k.narrow && id > many' 'false && id > many' StateOfTheTable
+mutant deferred-refusals-are-known-early writer.go 'if w.kept.deferred {' 'if false {' OneRecord
+mutant rows-tell-whose-they-are verifyrows.go 'if len(m.open) == 1 {' 'if true {' VerifyTellsWhose
 mutant headers-too-large deadletter.go 'size > limit && !compressesBelow(r, limit) { // what came' 'false { // what came' OneRecord
 mutant stop-after-a-takeover-is-no-fault engine.go 'if takenOver(err) {' 'if false {' StopAfterALostMembership
 summary

@@ -14,7 +14,8 @@ const (
 )
 
 // probe asks both sinks for a sign of life. That ends no session: what is in flight may still
-// succeed, and what fails says so itself. Limits that have changed do.
+// succeed, and what fails says so itself. Limits that have changed do,
+// and a feedback table that was altered.
 func (s *session) probe(ctx context.Context) error {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
@@ -30,6 +31,9 @@ func (s *session) probe(ctx context.Context) error {
 		}))
 		if err := s.limitsStand(ctx); err != nil {
 			return err
+		}
+		if err := s.store.stands(ctx); err != nil {
+			return sinkFault(sinkPostgres, err)
 		}
 	}
 }

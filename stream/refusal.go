@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -28,24 +30,48 @@ func (c *care) taken(now time.Time) bool { return now.UnixNano() < c.until.Load(
 func (c *care) take(now time.Time) { c.until.Store(now.Add(careFor).UnixNano()) }
 
 // refusedRow returns the fault of the record when err says that a rule of the feedback table
-// refuses it: a CHECK constraint, a text longer than its column or than an index takes, a time out of
-// range, an exception that a trigger raises. What else a table may complain of (a column that must not be null, a row that is
-// missing elsewhere or there twice, a partition that is missing) is the table's state:
-// somebody mends it, and it is waited for.
+// refuses it: a CHECK constraint, a text longer than its column or than an index takes, a value of which a generated
+// column, an index or a trigger can make nothing, an exception that a trigger raises. What else a table may complain
+// of (a column that must not be null, a row that is missing elsewhere or there twice, a partition that is missing, ids
+// that have come to their end) is the table's state: somebody mends it, and it is waited for.
 func refusedRow(err error) *MalformedError {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || pg.SchemaName == "tiffin" {
+	if _, ended := errors.AsType[*idsEndedError](err); !ok || ended || pg.SchemaName == "tiffin" {
 		return nil
 	}
 	switch {
 	case pg.Code == "23514" && pg.ConstraintName != "": // check_violation; without a name: no partition for the row
-	case pg.Code == "22001", pg.Code == "22008": // string_data_right_truncation, datetime_field_overflow (of a generated column)
+	case strings.HasPrefix(pg.Code, "22") && !slices.Contains(notOfTheRow, pg.Code): // data_exception
 	case pg.Code == "54000" && !slices.Contains(tableLimits, pg.File): // program_limit_exceeded: a text that an index cannot hold
 	case pg.Code == "P0001": // raise_exception
 	default:
 		return nil
 	}
-	return malformed(reasonRefused, "the feedback table refuses a row of it: %s (SQLSTATE %s)", pg.Message, pg.Code)
+	// What Postgres says may repeat a text of the row, whole.
+	return malformed(reasonRefused, "the feedback table refuses a row of it: %s (SQLSTATE %s)", shorten(pg.Message), pg.Code)
+}
+
+// notOfTheRow are those data exceptions that say nothing of a row: a sequence that has come to its end, and a
+// binary value or COPY that Postgres does not understand.
+var notOfTheRow = []string{"2200H", "22P03", "22P04"}
+
+// idsEndedError says that a row's id does not fit into its column.
+type idsEndedError struct{ err error }
+
+func (e *idsEndedError) Error() string {
+	return e.err.Error() + ": the sequence has passed what an id of type integer holds; make the column a bigint"
+}
+
+func (e *idsEndedError) Unwrap() error { return e.err }
+
+// endOfIDs tells a row that was refused for its id from others. A sequence of a serial column that was made before
+// PostgreSQL 10 goes beyond its column; which of the values was out of range Postgres does not tell.
+func (k *kept) endOfIDs(err error, id int64) error {
+	const many = math.MaxInt32 / 2
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "22003" && k.narrow && id > many {
+		return &idsEndedError{err}
+	}
+	return err
 }
 
 // tableLimits are where PostgreSQL says that a table or its transactions' ids have come to their end, which is

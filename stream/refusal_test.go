@@ -97,6 +97,15 @@ func TestStateOfTheTableIsWaitedFor(t *testing.T) {
 			`SELECT setval(pg_get_serial_sequence('subscribers_feedback', 'id'), 1000)`, "duplicate key",
 		},
 		{
+			"ids beyond their column", `ALTER TABLE subscribers_feedback ALTER id DROP IDENTITY, ALTER id TYPE integer; CREATE SEQUENCE wide START 2147483648;
+			ALTER TABLE subscribers_feedback ALTER id SET DEFAULT nextval('wide')`,
+			`ALTER TABLE subscribers_feedback ALTER id TYPE bigint`, "make the column a bigint",
+		},
+		{
+			"sequence at its end", `ALTER TABLE subscribers_feedback ALTER id SET MAXVALUE 100`, `ALTER TABLE subscribers_feedback ALTER id SET MAXVALUE 1000000`,
+			"reached maximum value of sequence",
+		},
+		{
 			"trigger that swallows rows", `CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
 			CREATE TRIGGER swallow BEFORE INSERT ON subscribers_feedback FOR EACH ROW EXECUTE FUNCTION swallow()`,
 			`DROP TRIGGER swallow ON subscribers_feedback`, "a trigger or rule on it changes what is inserted",

@@ -34,6 +34,10 @@ func withRemedy(err error) error {
 func FeedbackRemedy(err error) string {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		if attempt, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+			if pg.Code == "08P01" { // as pgbouncer says that it knows a setting not
+				return "name the server itself in feedback.dsn; or a pooler with pool_mode = session, and, as pgbouncer calls it, ignore_startup_parameters = " +
+					"row_security,lock_timeout,idle_in_transaction_session_timeout,idle_session_timeout"
+			}
 			return checkup.Admission(pg.Code, attempt.Config, "feedback.dsn")
 		}
 		switch pg.Code {
@@ -43,6 +47,10 @@ func FeedbackRemedy(err error) string {
 			return "end the transaction that holds the lock: SELECT * FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation IS NOT NULL"
 		case "57014":
 			return "raise statement_timeout, as the daemon's role: ALTER ROLE CURRENT_USER SET statement_timeout = 0; or set it in feedback.dsn"
+		case "25P04":
+			return "raise transaction_timeout above what the largest campaign takes, as the daemon's role: ALTER ROLE CURRENT_USER SET transaction_timeout = 0"
+		case "42P05", "26000": // a prepared statement is there already, or is not there
+			return "name the server itself in feedback.dsn, or a pooler that keeps a session (pgbouncer: pool_mode = session): statements are prepared"
 		case "53100":
 			return "make room on the server's disk"
 		case "25006":
@@ -77,6 +85,7 @@ func kafkaRemedy(err error) string {
 		{kerr.InvalidProducerEpoch, fencedFix},
 		{kerr.InvalidTxnState, fencedFix}, // to the end of a transaction that the broker has aborted
 		{kerr.MessageTooLarge, "none needed: the topic's limit is asked for anew, and a campaign that is too large for it becomes a dead letter; to have it delivered raise max.message.bytes" + commandsShown},
+		{kerr.InvalidRecord, "have the topic keep its records: kafka-configs.sh --alter --topic TOPIC --add-config cleanup.policy=delete; a compacted one takes no dead letter without a key, and forgets those with one"},
 		{kerr.OffsetOutOfRange, "none for what is gone, which the next lines name: raise retention.ms or retention.bytes of the input topic above the longest stay that campaigns may have in it"},
 		{kerr.InconsistentGroupProtocol, "another program with another way to share partitions is in the group: name one of tiffin's own in kafka.group"},
 		{kerr.TransactionalIDAuthorizationFailed, "grant Write on the transactional ids that begin with kafka.group (resource pattern type prefixed)" + commandsShown},

@@ -25,8 +25,6 @@ func openSnapshot(ctx context.Context, v *Verification) (_ *snapshot, err error)
 		return nil, &SettingError{err}
 	}
 	tune(cfg)
-	// A long answer is no fault, and a role's or database's settings may think so.
-	cfg.RuntimeParams["statement_timeout"], cfg.RuntimeParams["idle_in_transaction_session_timeout"] = "0", "0"
 	s := &snapshot{table: v.FeedbackTable.Sanitize()}
 	defer func() {
 		if err != nil {
@@ -36,6 +34,9 @@ func openSnapshot(ctx context.Context, v *Verification) (_ *snapshot, err error)
 	id := ""
 	for _, conn := range []**pgx.Conn{&s.ask, &s.ranges, &s.rows} {
 		if *conn, err = pgx.ConnectConfig(ctx, cfg); err != nil {
+			return nil, err
+		}
+		if err = unbounded(ctx, *conn); err != nil {
 			return nil, err
 		}
 		begin := `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`
@@ -52,6 +53,20 @@ func openSnapshot(ctx context.Context, v *Verification) (_ *snapshot, err error)
 		}
 	}
 	return s, nil
+}
+
+// unbounded has a session read for as long as it takes, whatever its role or database allows a statement or a
+// transaction (the last only since PostgreSQL 17), and all rows or none.
+func unbounded(ctx context.Context, conn *pgx.Conn) error {
+	if err := settle(ctx, conn); err != nil {
+		return err
+	}
+	_, err := conn.Exec(ctx, `SELECT set_config(name, '0', false) FROM pg_settings
+		WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')`)
+	if err != nil {
+		return fmt.Errorf("set the session's timeouts: %w", err)
+	}
+	return nil
 }
 
 func (s *snapshot) close(ctx context.Context) {

@@ -51,7 +51,7 @@ func newWriter(ctx context.Context, conn *pgx.Conn, c *Config) (*writer, error) 
 	if err := markSession(ctx, conn, c.Kafka.Group, c.Kafka.Process); err != nil {
 		return nil, fmt.Errorf("feedback database: %w", err)
 	}
-	if err := flushCommits(ctx, conn); err != nil {
+	if err := settle(ctx, conn); err != nil {
 		return nil, err
 	}
 	err := conn.QueryRow(ctx, `
@@ -82,6 +82,8 @@ func (w *writer) statements() map[string]string {
 	return map[string]string{
 		"begin":  `BEGIN ISOLATION LEVEL READ COMMITTED`,
 		"commit": `COMMIT`,
+		// What a row may be refused for at the commit is known before its record is produced.
+		"check": `SET CONSTRAINTS ALL IMMEDIATE`,
 		"advance": `UPDATE tiffin.progress AS p SET next_offset = n.next, updated_at = now()
 			FROM unnest($3::int4[], $4::int8[], $5::int8[], $6::int8[]) AS n(partition, epoch, expected, next)
 			WHERE p.consumer_group = $1::text AND p.topic = $2::text AND p.partition = n.partition
@@ -109,7 +111,7 @@ func (w *writer) deliver(ctx context.Context, b *batch, g gates) error {
 	advanced := closedAlready(g.ledger)
 	first, last, err := w.insertRows(ctx, b, advanced)
 	if err != nil {
-		return fmt.Errorf("feedback table: %w", err)
+		return fmt.Errorf("feedback table: %w", w.kept.endOfIDs(err, first))
 	}
 	if err := w.assignIDs(ctx, b, first, last); err != nil {
 		return fmt.Errorf("feedback table: %w", err)
@@ -174,6 +176,9 @@ func (w *writer) insertRows(ctx context.Context, b *batch, advance bool) (before
 		return 0, 0, err
 	}
 	p.number("currval", &last, []byte(w.sequence))
+	if w.kept.deferred {
+		p.command("check", -1)
+	}
 	if advance {
 		p.advance(w, b)
 	}
