@@ -42,6 +42,8 @@ type ticket struct {
 	done chan struct{} // closed when the fill is over; what is below is then constant
 	log  []gathered
 	view *view // nil if the fill broke off
+	// again says that what is being read may never have been: under the entry's lock.
+	again bool
 }
 
 // gathered is one transaction's changes of the ticket's restaurant.

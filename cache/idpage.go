@@ -26,6 +26,10 @@ type idRow struct {
 // 18.5 KiB; a sequence passes this point soon, a sparse range never.
 const fewMax = 256
 
+// fewAgain is where a shrinking page is a list again: half, so that a page at the limit does not
+// change its form at every row.
+const fewAgain = fewMax / 2
+
 func compareAt(r idRow, at uint16) int { return cmp.Compare(r.at, at) }
 
 func (g *idPage) put(at uint16, p pair, widest *atomic.Uint32) bool {
@@ -94,6 +98,9 @@ func (g *idPage) take(at uint16) (pair, bool) {
 		}
 		p := g.few[i].pair
 		g.few = slices.Delete(g.few, i, i+1)
+		if 4*len(g.few) < cap(g.few) { // of a table that goes on shrinking most of the room would never be used
+			g.few = append(make([]idRow, 0, 2*len(g.few)), g.few...)
+		}
 		g.rows--
 		return p, true
 	}
@@ -101,9 +108,12 @@ func (g *idPage) take(at uint16) (pair, bool) {
 	if v == 0 {
 		return pair{}, false
 	}
+	p := g.unpack(v)
 	g.setValue(at, 0)
-	g.rows--
-	return g.unpack(v), true
+	if g.rows--; g.rows <= fewAgain {
+		g.unpackAll()
+	}
+	return p, true
 }
 
 func (g *idPage) bytes() int64 { return int64(12*cap(g.few) + 8*len(g.packed)) }
@@ -115,6 +125,17 @@ func (g *idPage) pack(widest *atomic.Uint32) {
 	for _, r := range few {
 		g.set(r.at, r.pair, widest)
 	}
+}
+
+// unpackAll turns the array into the list.
+func (g *idPage) unpackAll() {
+	few := make([]idRow, 0, g.rows)
+	for at := range uint16(idPageLen) {
+		if v := g.value(at); v != 0 {
+			few = append(few, idRow{at, g.unpack(v)})
+		}
+	}
+	*g = idPage{few: few, rows: g.rows}
 }
 
 // set writes a pair into the array.

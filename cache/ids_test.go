@@ -69,3 +69,28 @@ func TestDenseIDsTakeFewBytes(t *testing.T) {
 		t.Errorf("%.1f bytes a row, want at most 5", perRow)
 	}
 }
+
+// TestFewRowsOfManyIDsTakeFewBytes: rows that stay where nearly all of their time are gone, as with a sequence over
+// the years, do not keep their whole pages.
+func TestFewRowsOfManyIDsTakeFewBytes(t *testing.T) {
+	t.Parallel()
+	m := newIDMap()
+	const pages, every = 100, 1024 // four of a page stay
+	for id := range int64(pages * idPageLen) {
+		m.put(id, pair{uint32(id) % 100_000, uint32(id*7919) % 1_000_000})
+	}
+	for id := range int64(pages * idPageLen) {
+		if id%every != 0 {
+			m.take(id)
+		}
+	}
+	rows := pages * idPageLen / every
+	if perRow := m.bytes() / int64(rows); perRow > 100 {
+		t.Errorf("%d bytes a row, want at most 100", perRow)
+	}
+	for id := int64(0); id < pages*idPageLen; id += every {
+		if p, ok := m.get(id); !ok || p != (pair{uint32(id) % 100_000, uint32(id*7919) % 1_000_000}) {
+			t.Fatalf("row %d: %v, %t", id, p, ok)
+		}
+	}
+}

@@ -102,6 +102,12 @@ func (x *Index) fill(ctx context.Context, st *state, restaurant string, n uint32
 	rows, snap, err := x.read(ctx, st, restaurant)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for err == nil && t.again {
+		t.again = false
+		e.mu.Unlock()
+		rows, snap, err = x.read(ctx, st, restaurant)
+		e.mu.Lock()
+	}
 	defer close(t.done)
 	e.ticket = nil
 	if err != nil {

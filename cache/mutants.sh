@@ -132,4 +132,11 @@ mutant audit-ends-with-its-load audit.go 'if a.index.serving.Load() != a.st {' '
 mutant audit-counts-rows audit.go 'differ := d.Index != d.Table' 'differ := false' $audits
 mutant audit-compares-clients audit.go 'differ = differ || !c.posting.equals(&ahead)' '' $audits
 mutant half-of-what-was-set-aside apply.go '&& st.setAside(old) {' '&& false {'
+mutant lost-connection-doubts-what-was-read reread.go 'if e.filled {' 'if false {' WhatACrash
+mutant lost-connection-doubts-what-is-being-read reread.go 'e.ticket.again = true' '_ = 0' WhatACrash
+mutant growth-makes-room shelf.go 'if grown && s.outgrown(cost-p.cost) {' 'if false {' GrowthStays
+mutant growth-is-waited-for shelf.go '	s.settle()
+		s.growth = by' '	s.growth = by' GrowthStays
+mutant shrunk-page-is-a-list idpage.go 'if g.rows--; g.rows <= fewAgain {' 'if g.rows--; false {' FewRowsOfMany
+mutant shrunk-list-gives-room-back idpage.go 'if 4*len(g.few) < cap(g.few) {' 'if false {' FewRowsOfMany
 summary

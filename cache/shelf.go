@@ -14,8 +14,10 @@ type shelf struct {
 	// ristretto does not allow beside other calls.
 	mu     sync.RWMutex
 	lru    lossy
-	budget int64
+	budget int64 // what ristretto is to keep within: the index's, less slack
+	slack  int64
 	closed bool
+	growth int64 // bytes by which postings grew since ristretto was waited for: the writer's own
 }
 
 // lossy is what is used of ristretto. The model test puts something worse in its place: it
@@ -34,7 +36,12 @@ type lossy interface {
 // evicted is chosen somewhat less well.
 const maxCounters = 1 << 20
 
+// slackPart of the budget is for growth that ristretto has yet to hear of.
+const slackPart = 64
+
 func newShelf(budget int64) (*shelf, error) {
+	slack := budget / slackPart
+	budget -= slack
 	lru, err := ristretto.NewCache(&ristretto.Config[uint64, *posting]{
 		// ristretto asks for ten counters an entry. A posting of 10 M subscriptions and
 		// 100 k restaurants takes about 800 bytes; a counter takes 3, so that a large budget
@@ -47,7 +54,7 @@ func newShelf(budget int64) (*shelf, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &shelf{lru: lru, budget: budget}, nil
+	return &shelf{lru: lru, budget: budget, slack: slack}, nil
 }
 
 func (s *shelf) find(restaurant uint32) *posting {
@@ -79,10 +86,26 @@ func (s *shelf) recharge(restaurant uint32, p *posting) bool {
 	if cost > s.budget {
 		return false
 	}
-	if slack := p.cost / 8; cost < p.cost-slack || cost > p.cost+slack {
+	slack := p.cost / 8
+	grown := cost > p.cost+slack
+	if grown && s.outgrown(cost-p.cost) {
+		s.drop(restaurant) // so that it is new, and ristretto makes room for it or leaves it out
+	}
+	if grown || cost < p.cost-slack {
 		s.put(restaurant, p)
 	}
 	return true
+}
+
+// outgrown reports whether the postings would take more than the budget once one has grown by so many
+// bytes: ristretto makes room for what is new only (sampledLFU.updateIfHas). It hears of growth later,
+// and is waited for when that may be as much as the slack. The writer's own.
+func (s *shelf) outgrown(by int64) bool {
+	if s.growth += by; s.growth > s.slack {
+		s.settle()
+		s.growth = by
+	}
+	return s.used()+by > s.budget
 }
 
 // drop frees a posting that no longer counts. The entry of the restaurant is locked.
