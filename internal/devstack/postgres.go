@@ -38,7 +38,7 @@ const (
 type PostgresOptions struct {
 	Dir      string            // the server's directory is made below it; empty: the system's for temporary files
 	BinDir   string            // server binaries; empty: by Version
-	Version  string            // major version, "14" to NewestPostgres, downloaded unless installed; empty: POSTGRES_VERSION of the environment, else the newest installed, else downloaded
+	Version  string            // major version, "14" to NewestPostgres, or Unmended, downloaded unless installed; empty: POSTGRES_VERSION of the environment, else the newest installed, else downloaded
 	Auth     Auth              // empty: AuthTrust
 	TLS      bool              // connections without TLS are refused
 	Durable  bool              // fsync on, as a benchmark needs; otherwise off, and Kill may lose commits of a crashed machine, not of a crashed server

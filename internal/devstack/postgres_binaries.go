@@ -17,11 +17,16 @@ import (
 // NewestPostgres is the newest major version that can be downloaded.
 const NewestPostgres = "18"
 
+// Unmended is the last release of 16 whose walsenders lose changes of a table that was published beside an open
+// transaction.
+const Unmended = "16.8"
+
 // postgresVersions are the releases that a major version is downloaded as.
 func postgresVersions() map[string]embeddedpostgres.PostgresVersion {
 	return map[string]embeddedpostgres.PostgresVersion{
 		"14": embeddedpostgres.V14, "15": embeddedpostgres.V15, "16": embeddedpostgres.V16,
 		"17": embeddedpostgres.V17, NewestPostgres: embeddedpostgres.V18,
+		Unmended: Unmended + ".0",
 	}
 }
 
