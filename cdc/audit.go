@@ -88,7 +88,7 @@ func borrowSlot(ctx context.Context, cfg *Config) error {
 	}
 	if !slot.exists || slot.activePID != 0 {
 		cfg.Slot += auditSuffix
-		cfg.Setup, cfg.Failover = SetupAuto, false // of no use after the audit
+		cfg.ownSlot, cfg.Failover = true, false // of no use after the audit
 	}
 	return nil
 }

@@ -128,3 +128,30 @@ func TestAuditEndsWithItsReader(t *testing.T) {
 		t.Errorf("%d slots are left, %v", slots, err)
 	}
 }
+
+// Where nothing may be made an audit makes no publication: a slot of its own, and nothing else.
+func TestAuditMakesNoPublication(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	cfg := config(t, db)
+	cfg.Setup = SetupNever
+	audit := func() error {
+		_, err := Audit(t.Context(), cfg, 1<<20, func(d Difference) error { return fmt.Errorf("%+v", d) })
+		return err
+	}
+	if err := audit(); err == nil || !strings.Contains(err.Error(), "run slotsetup apply") {
+		t.Errorf("an audit without a publication: %v", err)
+	}
+	g := build(t, db, cfg, 1<<20)
+	if n := g.one(t, `SELECT count(*)::text FROM pg_publication`); n != "0" {
+		t.Errorf("%s publications were made", n)
+	}
+	db.Exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
+	if err := audit(); err != nil {
+		t.Error(err)
+	}
+	if n := g.one(t, `SELECT count(*)::text FROM pg_replication_slots WHERE database = current_database()`); n != "0" {
+		t.Errorf("%s slots are left", n)
+	}
+}

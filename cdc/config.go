@@ -72,7 +72,11 @@ type Config struct {
 
 	pulse      *pulse.Pulse // of a load; nil for one that nobody looks at
 	rangePages int64        // of the table, for one COPY of a load; 0 means loadRange
+	ownSlot    bool         // the slot is made for once, whatever Setup says
 }
+
+// makesSlots reports whether the slot may be made where it is missing, and again where it is of no use.
+func (c *Config) makesSlots() bool { return c.Setup == SetupAuto || c.ownSlot }
 
 // slotName is what Postgres accepts (ReplicationSlotValidateName in slot.c).
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)

@@ -69,18 +69,42 @@ func (p *prepared) ensureTable(ctx context.Context, cfg *Config, conn *pgx.Conn)
 	if err := p.ensurePublication(ctx, cfg, conn); err != nil || !p.slot.exists {
 		return err
 	}
-	if p.loads && p.missesPartitions() && cfg.Setup == SetupAuto {
+	if p.loads && p.missesPartitions() && cfg.makesSlots() {
 		return p.dropSlot(ctx, cfg, conn, "partitions")
 	}
-	if !p.useless {
+	if p.loads && p.server.loseChanges() {
+		if err := p.outdated(ctx, cfg, conn); err != nil {
+			return err
+		}
+	}
+	if !p.useless || !p.slot.exists {
 		return nil
 	}
-	if cfg.Setup == SetupNever {
+	if !cfg.makesSlots() {
 		return &Error{
 			Op: "use replication slot", On: cfg.Slot, Permanent: true,
 			Err: fmt.Errorf("where it stands in the log publication %s does not exist, and source.setup is never", cfg.Publication),
 			Fix: "slotsetup drop --slot-only --yes, then slotsetup apply, with the same settings",
 		}
+	}
+	return p.dropSlot(ctx, cfg, conn, "publication")
+}
+
+// outdated drops a slot that may begin before the publication was last altered: from one that is made behind, no
+// transaction is sent that was open then. Where nothing may be made that is only told.
+func (p *prepared) outdated(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
+	var older bool
+	published := (&footing{table: p.table.relation.name.sql(), publication: cfg.Publication}).published(p.server.version)
+	err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+published+" JOIN pg_replication_slots s ON s.slot_name = $1 AND age(published.xmin) <= age(s.catalog_xmin))", cfg.Slot).Scan(&older)
+	switch {
+	case err != nil:
+		return &Error{Op: "read publication", On: cfg.Publication, Err: err}
+	case !older:
+		return nil
+	case !cfg.makesSlots():
+		cfg.Log.Warn("the slot may be older than the publication's last alteration: this release of PostgreSQL loses changes if a transaction was open meanwhile (mended in 14.18, 15.13, 16.9 and 17.5). "+
+			"Make the slot again: slotsetup drop --slot-only --yes, then slotsetup apply", "slot", cfg.Slot, "publication", cfg.Publication, "server_version_num", p.server.version)
+		return nil
 	}
 	return p.dropSlot(ctx, cfg, conn, "publication")
 }
@@ -108,7 +132,7 @@ func (p *prepared) checkSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) e
 		}}
 	}
 	switch {
-	case p.slot.lost && cfg.Setup == SetupAuto:
+	case p.slot.lost && cfg.makesSlots():
 		return p.dropSlot(ctx, cfg, conn, "slot_invalidated")
 	case p.slot.lost:
 		return neverError("replication slot", cfg.Slot, errors.New("it was invalidated, and source.setup is never"), true)
@@ -156,7 +180,7 @@ func (p *prepared) ensureSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) 
 	if p.slot.exists {
 		return nil
 	}
-	if cfg.Setup == SetupNever {
+	if !cfg.makesSlots() {
 		return neverError("replication slot", cfg.Slot, errors.New("it does not exist, and source.setup is never"), false)
 	}
 	if p.changed == "" {
@@ -216,24 +240,15 @@ func (p *prepared) ensureFailover(ctx context.Context, cfg *Config, repl *pgconn
 func makeSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, slotLimit)
 	defer cancel()
-	guarding, stop := context.WithCancel(ctx)
-	defer stop()
-	guarded := make(chan error, 1)
-	go func() {
-		err := guardSlot(guarding, cfg)
-		if err != nil {
-			cancel()
+	return unguarded(guarded(ctx, cfg, endMaking, func(ctx context.Context) error {
+		err := slotStep(cfg).run(ctx, cfg, conn)
+		if err == nil {
+			if err = awaitVisible(ctx, cfg, conn); err != nil {
+				err = errors.Join(err, removeSlot(ctx, cfg))
+			}
 		}
-		guarded <- err
-	}()
-	err := slotStep(cfg).run(ctx, cfg, conn)
-	if err == nil {
-		if err = awaitVisible(ctx, cfg, conn); err != nil {
-			err = errors.Join(err, removeSlot(ctx, cfg))
-		}
-	}
-	stop()
-	return unguarded(<-guarded, err)
+		return err
+	}))
 }
 
 // awaitVisible waits until all that was committed in the log before a slot began is visible to snapshots.

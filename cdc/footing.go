@@ -57,7 +57,7 @@ func (f *footing) sql(version int, t *tableFacts) string {
 		" AND NOT EXISTS (SELECT FROM pg_publication_rel JOIN pg_publication p ON p.oid = prpubid WHERE prrelid = pg_class.oid AND pubname = " + literal(f.publication) + "))"
 	// The log tells of the table's own replica identity, not of a partition's, by which its rows are written
 	// (get_rel_sync_entry in pgoutput.c, ExtractReplicaIdentity in heapam.c).
-	partitions := "NULL"
+	partitions := "(SELECT string_agg(inhrelid::text, ' ' ORDER BY inhrelid) FROM pg_inherits WHERE inhparent = " + oid + ")" // which heirError refuses
 	if t.kind == 'p' {
 		partitions = "(SELECT string_agg(concat_ws(':', c.oid, CASE c.relkind WHEN 'r' THEN c.xmin END, i.xmin," +
 			" (SELECT string_agg(x.indexrelid || '/' || x.xmin, '+' ORDER BY x.indexrelid) FROM pg_index x" +

@@ -43,6 +43,14 @@ func inspectServer(ctx context.Context, q querier) (serverFacts, error) {
 // oldestVersion is the first server_version_num that is supported.
 const oldestVersion = 140000
 
+// loseChanges says that a walsender that sends a transaction which began before a publication was altered, and
+// ended behind that, goes on to take its tables for what they were: their changes are not sent. Invalidations reach
+// transactions under way (SnapBuildDistributeSnapshotAndInval in snapbuild.c) from 14.18, 15.13, 16.9 and 17.5 on.
+func (f *serverFacts) loseChanges() bool {
+	mended := map[int]int{14: 18, 15: 13, 16: 9, 17: 5}
+	return f.version%10000 < mended[f.version/10000]
+}
+
 // failoverSlots is the first server_version_num whose slots standbys can synchronise.
 const failoverSlots = 170000
 

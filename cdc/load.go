@@ -39,6 +39,9 @@ func load(ctx context.Context, cfg *Config, conn *pgx.Conn, idx Index, learn fun
 	into := idx.BeginLoad(table.layout.keyed)
 	learn(table) // before lookups that wait for the end of the load go on
 	nulls, err := copyAll(ctx, cfg, conn, exported, table, into)
+	if err == nil {
+		err = endLoad(ctx, conn, name)
+	}
 	if err != nil {
 		into.Abort()
 		return loaded{}, err
@@ -49,10 +52,24 @@ func load(ctx context.Context, cfg *Config, conn *pgx.Conn, idx Index, learn fun
 	if err := into.Finish(snapshot); err != nil {
 		return loaded{}, loadError(name, err)
 	}
-	if _, err := conn.Exec(ctx, "COMMIT"); err != nil {
-		return loaded{}, loadError(name, err)
-	}
 	return loaded{snapshot: snapshot, table: table}, nil
+}
+
+// endLoad ends the transaction that the load read in, and has flushed what its snapshot shows: a transaction that
+// did not ask for that, or was rolled back, is forgotten by a server that crashes, and another one gets its xid.
+// A commit flushes all of the log before it, and a server that crashed meanwhile has ended the connection.
+func endLoad(ctx context.Context, conn *pgx.Conn, name tableName) error {
+	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
+	defer cancel()
+	for _, sql := range []string{
+		"COMMIT", "BEGIN", "SET LOCAL synchronous_commit = local", // whatever the role's default is; a standby need not wait
+		"SELECT pg_logical_emit_message(true, 'tiffin.load', '')", "COMMIT",
+	} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return loadError(name, err)
+		}
+	}
+	return nil
 }
 
 // loadTries is how many snapshots a load takes before it leaves it to the next session.

@@ -69,6 +69,13 @@ mutant partition-of-another-identity footing.go 'THEN c.xmin END' 'THEN c.relfil
 mutant partition-with-another-key footing.go 'AND (x.indisprimary OR x.indisreplident)' 'AND false' FenceSeesAPartitions
 mutant altered-columns footing.go 'case differs(groundColumns):' 'case false:' FenceSees
 mutant another-column-of-the-name footing.go "attnum || ':' || xmin" 'attnum::text' FenceSees
+mutant lost-connection-doubts-readings reader.go 'r.idx.Reread()' '_ = r' ReadingThatACrash
+mutant load-is-flushed load.go 'synchronous_commit = local' 'synchronous_commit = off' WhatWasLoaded
+mutant heirs-are-refused table.go 'case heir.name != "":' 'case false:' TableWithHeirs
+mutant heirs-that-come footing.go 'WHERE inhparent = " + oid + ")" //' 'WHERE false)" //' TableWithHeirs
+mutant load-is-guarded reader.go 'guarded(ctx, &r.cfg, endLoading,' 'guarded(ctx, &r.cfg, func(context.Context, *Config, *pgx.Conn, slotFacts) error { return nil },' SlotIsBoundedWhile
+mutant old-walsender-meets-no-open-transaction ensure.go 'p.loads && p.server.loseChanges()' 'false' PublishedBeside
+mutant audit-makes-no-publication audit.go 'cfg.ownSlot, cfg.Failover = true, false' 'cfg.Setup, cfg.Failover = SetupAuto, false' AuditMakesNo
 mutant unlogged-for-a-while footing.go 'SELECT CASE reltoastrelid WHEN 0 THEN relfilenode ELSE reltoastrelid END FROM' 'SELECT 0 FROM' FenceSees
 mutant looks-wait-for-no-lock footing.go 'FROM " + partitionsOf(oid) +' 'FROM (SELECT relid AS oid FROM pg_partition_tree(" + oid + "))" +' LocksHoldNothingUp
 mutant load-waits-for-who-wrote-unpublished footing.go 'err == nil && running > 0' 'false' LoadWaitsForWhoWrote

@@ -30,6 +30,7 @@ type Index interface {
 	NewTxn() *cache.Txn
 	Apply(t *cache.Txn, c cache.Commit) error
 	Settle(s cache.Snapshot) cache.LSN
+	Reread()
 }
 
 // Reader keeps an index in step with the source database.
@@ -215,6 +216,8 @@ func (r *Reader) session(ctx context.Context) error {
 		if err := r.load(ctx, conn, p); err != nil {
 			return err
 		}
+	} else {
+		r.idx.Reread() // by now all connections to a server that crashed are gone
 	}
 	return r.stream(ctx, repl, conn, p)
 }
@@ -251,9 +254,13 @@ func (r *Reader) load(ctx context.Context, conn *pgx.Conn, p prepared) error {
 	if err != nil {
 		return err
 	}
-	l, err := load(ctx, &r.cfg, conn, r.idx, r.src.learn)
-	if err != nil {
+	var l loaded
+	held, err := guarded(ctx, &r.cfg, endLoading, func(ctx context.Context) (err error) {
+		l, err = load(ctx, &r.cfg, conn, r.idx, r.src.learn)
 		return err
+	})
+	if held != nil || err != nil {
+		return or(held, err)
 	}
 	if l.table.relation.oid != p.table.relation.oid || !l.table.layout.sameRows(&p.table.layout) {
 		return &Error{Op: "load table", On: r.cfg.Table, Err: errors.New("it was altered meanwhile")}

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // retention keeps account of what a slot holds back on the source, from look to look.
@@ -27,10 +29,55 @@ func (r *retention) passes(now, limit int64) bool {
 	return limit > 0 && now+slices.Max(r.growths[:]) > limit
 }
 
-// guardSlot watches a slot in the making, which holds back the log for as long as it waits
-// for the transactions that run. It returns nil once ctx ends, and an error when it has ended
-// the making because of source.max_retained_wal, or cannot watch.
-func guardSlot(ctx context.Context, cfg *Config) error {
+// guarded does what a slot holds back the log for while no warden looks at it: it is made, or the table is
+// loaded. It returns why the guard has ended that, or could not watch, and what came of it.
+func guarded(ctx context.Context, cfg *Config, giveUp giveUp, do func(context.Context) error) (held, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	guarding, stop := context.WithCancel(ctx)
+	defer stop()
+	watched := make(chan error, 1)
+	go func() {
+		err := guardSlot(guarding, cfg, giveUp)
+		if err != nil {
+			cancel()
+		}
+		watched <- err
+	}()
+	err = do(ctx)
+	stop()
+	return <-watched, err
+}
+
+// giveUp ends what a slot holds back the log for, and says why.
+type giveUp func(ctx context.Context, cfg *Config, conn *pgx.Conn, slot slotFacts) error
+
+// endMaking ends the making of a slot, which waits for the transactions that run.
+func endMaking(ctx context.Context, cfg *Config, conn *pgx.Conn, slot slotFacts) error {
+	_, _ = conn.Exec(ctx, "SELECT pg_cancel_backend($1)", slot.activePID) // its connection is closed besides
+	return &Error{
+		Op: "create replication slot", On: cfg.Slot,
+		Err: fmt.Errorf("while it waited for the transactions that run it held back %d bytes, and would soon have passed source.max_retained_wal = %d", slot.retained, cfg.MaxRetainedWAL),
+		Fix: "end the transaction that has run for longest (pg_stat_activity.xact_start); it is tried again until then",
+	}
+}
+
+// endLoading drops the slot from which nobody reads while the table is loaded.
+func endLoading(ctx context.Context, cfg *Config, conn *pgx.Conn, slot slotFacts) error {
+	cfg.Log.Warn("dropping replication slot", "slot", cfg.Slot, "reason", "retained_wal", "retained_bytes", slot.retained)
+	if _, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", cfg.Slot); err != nil {
+		return &Error{Op: "drop replication slot", On: cfg.Slot, Err: err}
+	}
+	return &Error{
+		Op: "load table", On: cfg.Table,
+		Err: fmt.Errorf("meanwhile slot %s held back %d bytes, and would soon have passed source.max_retained_wal = %d: it was dropped", cfg.Slot, slot.retained, cfg.MaxRetainedWAL),
+		Fix: "allow as much as is written while the table is read; it is tried again",
+	}
+}
+
+// guardSlot looks at the slot until ctx ends (nil), or until it has given it up because of
+// source.max_retained_wal, or cannot look.
+func guardSlot(ctx context.Context, cfg *Config, giveUp giveUp) error {
 	conn, err := cfg.connect(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -52,12 +99,7 @@ func guardSlot(ctx context.Context, cfg *Config) error {
 		}
 		cfg.Metrics.retained.Set(float64(slot.retained))
 		if account.passes(slot.retained, cfg.MaxRetainedWAL) {
-			_, _ = conn.Exec(ctx, "SELECT pg_cancel_backend($1)", slot.activePID) // its connection is closed besides
-			return &Error{
-				Op: "create replication slot", On: cfg.Slot,
-				Err: fmt.Errorf("while it waited for the transactions that run it held back %d bytes, and would soon have passed source.max_retained_wal = %d", slot.retained, cfg.MaxRetainedWAL),
-				Fix: "end the transaction that has run for longest (pg_stat_activity.xact_start); it is tried again until then",
-			}
+			return giveUp(ctx, cfg, conn, slot)
 		}
 		select {
 		case <-tick.C:

@@ -42,8 +42,8 @@ func textOf(column, output string) string {
 	return "pg_catalog.textin(pg_catalog." + output + "(" + column + "))"
 }
 
-// from is the table as a statement reads it: without heirs, which are not published under its
-// name, but with partitions, which are.
+// from is the table as a statement reads it: without heirs, of which it has none (heirError), but with
+// partitions, which are published under its name.
 func (t *tableFacts) from() string {
 	if t.kind == 'p' {
 		return t.relation.name.sql()
@@ -81,11 +81,14 @@ func inspectTable(ctx context.Context, q querier, name tableName) (*tableFacts, 
 func describeTable(ctx context.Context, q querier, name tableName) (*tableFacts, error) {
 	t := &tableFacts{}
 	var kind, identity string
+	var heir tableName
 	err := q.QueryRow(ctx, `
-		SELECT c.oid, c.relkind::text, c.relreplident::text
+		SELECT c.oid, c.relkind::text, c.relreplident::text, coalesce(h.nspname, ''), coalesce(h.relname, '')
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		LEFT JOIN LATERAL (SELECT hn.nspname, h.relname FROM pg_inherits JOIN pg_class h ON h.oid = inhrelid JOIN pg_namespace hn ON hn.oid = h.relnamespace
+		                   WHERE inhparent = c.oid AND c.relkind = 'r' ORDER BY h.oid LIMIT 1) h ON true
 		WHERE n.nspname = $1 AND c.relname = $2`, name.schema, name.name).
-		Scan(&t.relation.oid, &kind, &identity)
+		Scan(&t.relation.oid, &kind, &identity, &heir.schema, &heir.name)
 	e := &Error{Op: "read table", On: name.String(), Permanent: true}
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -96,6 +99,8 @@ func describeTable(ctx context.Context, q querier, name tableName) (*tableFacts,
 	case kind != "r" && kind != "p":
 		e.Err, e.Fix = errors.New("not a table that can be published"), "name a table or a partitioned table in source.table"
 		return nil, e
+	case heir.name != "":
+		return nil, heirError(name, heir)
 	}
 	t.kind, t.relation.identity, t.relation.name = kind[0], identity[0], name
 	unfit := t.inspectColumns(ctx, q)
@@ -117,6 +122,15 @@ func unloggedError(name tableName) error {
 	return &Error{
 		Op: "follow table", On: name.String(), Permanent: true, Err: errors.New("it is unlogged or temporary: its changes are not in the log"),
 		Fix: "ALTER TABLE " + name.sql() + " SET LOGGED;",
+	}
+}
+
+// heirError: the rows of a table that inherits are shown by a SELECT from the table above it, and published
+// under the heir's name.
+func heirError(name, heir tableName) error {
+	return &Error{
+		Op: "follow table", On: name.String(), Permanent: true, Err: fmt.Errorf("table %s inherits from it: its rows are not in the log as those of %[2]s", heir, name),
+		Fix: "make " + name.String() + " a partitioned table, or: ALTER TABLE " + heir.sql() + " NO INHERIT " + name.sql() + ";",
 	}
 }
 
