@@ -141,6 +141,13 @@ func (b *browser) text(selector string) (text string) {
 	return text
 }
 
+// value is what stands in a field, by its id.
+func (b *browser) value(id string) (text string) {
+	b.t.Helper()
+	b.run("return document.getElementById(arguments[0]).value", &text, id)
+	return text
+}
+
 // until waits until an expression holds in the page.
 func (b *browser) until(expression string, args ...any) {
 	b.t.Helper()

@@ -226,9 +226,9 @@ func newKnown() *known {
 	return k
 }
 
-// seeEveryFigure: where a daemon shows many zeroes, two that were mixed up would look the same.
-func seeEveryFigure(t *testing.T, b *browser, _ *world, _ *running) {
-	k := newKnown()
+// pageOf is a page of such metrics, which nobody runs yet.
+func pageOf(t *testing.T, k *known) (*livepage.Page, *http.ServeMux) {
+	t.Helper()
 	p, err := livepage.New(livepage.Config{Readiness: calm{}, Gatherer: k, Log: slog.New(slog.DiscardHandler), Private: func(*http.Request) bool { return true }})
 	if err != nil {
 		t.Fatal(err)
@@ -237,6 +237,13 @@ func seeEveryFigure(t *testing.T, b *browser, _ *world, _ *running) {
 	if err := p.Routes(mux); err != nil {
 		t.Fatal(err)
 	}
+	return p, mux
+}
+
+// seeEveryFigure: where a daemon shows many zeroes, two that were mixed up would look the same.
+func seeEveryFigure(t *testing.T, b *browser, _ *world, _ *running) {
+	k := newKnown()
+	p, mux := pageOf(t, k)
 	server := httptest.NewServer(mux)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})

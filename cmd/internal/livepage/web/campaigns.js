@@ -1,6 +1,6 @@
 // The messages handled last, the search, and what became of one message. What comes from campaigns
 // is only ever set as text.
-import { moment, number, word } from './words.js';
+import { counted, moment, number, word } from './words.js';
 
 const by = (id) => document.getElementById(id);
 const listEvery = 2000; // ms: the list follows at most so often
@@ -53,7 +53,7 @@ function fill(item, message) {
     made('span', known, text),
     made('span', 'when', moment(new Date(message.handled_at))),
     isolated('id', message.adv_campaign_id ?? word('unknown')),
-    made('span', 'many', `${number(message.recipients)} ${word('recipients')}`),
+    made('span', 'many', counted(message.recipients, 'recipients')),
     isolated('name', message.trigger),
   );
 }
@@ -127,8 +127,10 @@ by('search').addEventListener('submit', async (event) => {
       messages: number(found.searched_messages), rows: number(found.searched_rows),
     });
     by('found').hidden = false;
-    render(by('found-campaign'), found.campaign);
-    render(by('found-client'), found.client);
+    for (const which of ['campaign', 'client']) {
+      render(by('found-' + which), found[which]);
+      by('found-' + which).previousElementSibling.hidden = found[which].length === 0;
+    }
     searched = found.client.length ? text : '';
   } catch (error) {
     if (mine === asked) by('search-state').textContent = error.message;
@@ -174,7 +176,7 @@ function tell() {
   list.replaceChildren();
   const row = (name, text) => {
     const line = document.createElement('div');
-    const value = made('dd', '', '');
+    const value = made('dd', name, '');
     value.append(made('bdi', '', text));
     line.append(made('dt', '', word(name)), value);
     list.append(line);
@@ -216,7 +218,8 @@ function sayAnswer() {
   by('answer').replaceChildren(made('bdi', '', e.client.id), ' ' + word(!e.client.got ? 'notGot' : isOut(e) ? 'got' : 'amongThem') + why + at + position);
 }
 
-by('details').addEventListener('close', () => { opened = ''; });
+// The event comes later than the closing: another message may be open by then.
+by('details').addEventListener('close', () => { if (!by('details').open) opened = ''; });
 
 // again shows everything anew, in another language.
 export function again() {

@@ -2,7 +2,7 @@
 import { rate, word } from './words.js';
 
 const namespace = 'http://www.w3.org/2000/svg';
-const width = 132, height = 44;
+const width = 150, height = 44;
 
 // Where the boxes stand (their middle), on a wide and on a narrow screen.
 const boxes = {
@@ -21,7 +21,7 @@ const arrows = [
   ['nodeTable', 'nodeLog', 'changes', 'changes'],
   ['nodeLog', 'nodeIndex', 'transactions', 'transactions'],
   ['nodeIndex', 'nodeJoin', 'lookups', 'lookups'],
-  ['nodeTopic', 'nodeJoin', 'campaigns', 'campaignsRate'],
+  ['nodeTopic', 'nodeJoin', 'campaigns', 'campaigns'],
   ['nodeJoin', 'nodePostgres', 'deliveries', 'deliveries'],
   ['nodeJoin', 'nodeKafka', 'deliveries', 'deliveries'],
   ['nodeJoin', 'nodeDead', 'dead_letters', 'letters'],
@@ -91,7 +91,7 @@ export function show(figures) {
   const sentences = [];
   for (const one of drawn) {
     const value = figures.rates[one.key];
-    const text = `${rate(value)} ${word(one.unit)}${word('perSecond')}`;
+    const text = rate(value, one.unit);
     if (one.text.textContent !== text) one.text.textContent = text;
     one.line.classList.toggle('flowing', value > 0);
     sentences.push(text);

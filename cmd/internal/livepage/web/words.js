@@ -9,7 +9,7 @@ const words = {
     memory: 'memory', hits: 'answered from memory', filled: 'read from the source', slot: 'Slot', lag: 'lag behind the log', retained: 'log held back',
     limit: 'given up beyond', rebuilds: 'index loaded again', sinks: 'Both sinks', inBoth: 'committed in both', recovered: 'recovered after a crash',
     retriesPostgres: 'retries: Postgres', retriesKafka: 'retries: Kafka', deadLetters: 'dead letters',
-    sinksNote: 'Above, what the feedback database and the group say themselves; below, what this process counted since it started. tiffin verify compares both record by record.',
+    sinksNote: 'First what the feedback database and the group say themselves, then what this process counted since it started. tiffin verify compares both record by record.',
     agreement: 'Kafka beside the ledger', level: 'level', apartFor: 'behind', ahead: 'ahead of it', since: 'since', ledgerAt: 'ledger, sum of offsets', groupAt: 'group, sum of offsets', owed: 'records owed to Kafka',
     apart: 'partition {partition}: ledger {ledger}, group {group}, {owed} records owed, since {since}', apartMore: 'and {n} more partitions',
     campaigns: 'Campaigns', searchLabel: 'Campaign id, client id, or TOPIC/PARTITION/OFFSET', search: 'Search', searching: 'searching …', searchEnd: 'Close the search',
@@ -25,9 +25,13 @@ const words = {
     cause_no_subscribers: 'the restaurant had no subscribers', cause_stale: 'not subscribed in an index that could not be brought up to date (source.max_staleness)',
     not_subscribed: 'not subscribed (or its feedback row was deleted since)', asOf: ' as of {at}', atPosition: ', position {lsn} or later',
     nodeTable: 'subscribers’ table', nodeLog: 'write-ahead log', nodeIndex: 'index', nodeTopic: 'topic of campaigns', nodeJoin: 'fence and join', nodePostgres: 'feedback table', nodeKafka: 'topic of deliveries', nodeDead: 'dead letters',
-    perSecond: '/s', changes: 'changes', transactions: 'transactions', lookups: 'lookups', deliveries: 'deliveries', letters: 'letters', campaignsRate: 'campaigns',
+    perSecond: '/s',
     plotText: 'Last 15 minutes, a point for every 10 s with deliveries: p50 (lower line) and p99.', minutesAgo: '15 min ago', now: 'now', nothing: 'no deliveries yet',
     us: 'µs', ms: 'ms', s: 's', bytes: ['B', 'KiB', 'MiB', 'GiB', 'TiB'],
+    counted: {
+      recipients: ['recipient', 'recipients'], changes: ['change', 'changes'], transactions: ['transaction', 'transactions'], lookups: ['lookup', 'lookups'],
+      deliveries: ['delivery', 'deliveries'], letters: ['letter', 'letters'], campaigns: ['campaign', 'campaigns'],
+    },
   },
   ru: {
     skip: 'К кампаниям', language: 'Язык', connecting: 'соединение …', lost: 'нет связи, пробуем снова', ready: 'готов', notReady: 'Не готов',
@@ -37,7 +41,7 @@ const words = {
     memory: 'память', hits: 'ответов из памяти', filled: 'прочитано из источника', slot: 'Слот', lag: 'отставание от журнала', retained: 'удержано журнала',
     limit: 'бросим слот после', rebuilds: 'индекс загружен заново', sinks: 'Оба приёмника', inBoth: 'зафиксировано в обоих', recovered: 'восстановлено после падения',
     retriesPostgres: 'повторы: Postgres', retriesKafka: 'повторы: Kafka', deadLetters: 'недоставимые',
-    sinksNote: 'Сверху то, что говорят сами база ответов и группа; снизу то, что этот процесс сосчитал с запуска. Построчно оба приёмника сравнивает tiffin verify.',
+    sinksNote: 'Сначала то, что говорят сами база ответов и группа, затем то, что этот процесс сосчитал с запуска. Построчно оба приёмника сравнивает tiffin verify.',
     agreement: 'Kafka рядом с журналом учёта', level: 'наравне', apartFor: 'отстаёт', ahead: 'впереди', since: 'с', ledgerAt: 'учёт, сумма смещений', groupAt: 'группа, сумма смещений', owed: 'записей за Kafka',
     apart: 'раздел {partition}: учёт {ledger}, группа {group}, за Kafka записей: {owed}, с {since}', apartMore: 'и ещё разделов: {n}',
     campaigns: 'Кампании', searchLabel: 'Номер кампании, клиента или ТОПИК/РАЗДЕЛ/СМЕЩЕНИЕ', search: 'Найти', searching: 'ищем …', searchEnd: 'Закрыть поиск',
@@ -53,9 +57,13 @@ const words = {
     cause_no_subscribers: 'у ресторана не было подписчиков', cause_stale: 'не подписан в индексе, который не удалось обновить (source.max_staleness)',
     not_subscribed: 'не подписан (или его строка обратной связи с тех пор удалена)', asOf: ' на {at}', atPosition: ', позиция {lsn} или позже',
     nodeTable: 'таблица подписок', nodeLog: 'журнал WAL', nodeIndex: 'индекс', nodeTopic: 'топик кампаний', nodeJoin: 'барьер, соединение', nodePostgres: 'таблица ответов', nodeKafka: 'топик доставок', nodeDead: 'недоставимые',
-    perSecond: '/с', changes: 'изменений', transactions: 'транзакций', lookups: 'поисков', deliveries: 'доставок', letters: 'сообщений', campaignsRate: 'кампаний',
+    perSecond: '/с',
     plotText: 'Последние 15 минут, точка на каждые 10 с, где были доставки: p50 (нижняя линия) и p99.', minutesAgo: '15 мин назад', now: 'сейчас', nothing: 'доставок пока нет',
     us: 'мкс', ms: 'мс', s: 'с', bytes: ['Б', 'КиБ', 'МиБ', 'ГиБ', 'ТиБ'],
+    counted: {
+      recipients: ['получатель', 'получателя', 'получателей'], changes: ['изменение', 'изменения', 'изменений'], transactions: ['транзакция', 'транзакции', 'транзакций'], lookups: ['поиск', 'поиска', 'поисков'],
+      deliveries: ['доставка', 'доставки', 'доставок'], letters: ['сообщение', 'сообщения', 'сообщений'], campaigns: ['кампания', 'кампании', 'кампаний'],
+    },
   },
 };
 
@@ -92,8 +100,17 @@ export function number(value, digits = 0) {
   return new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(value);
 }
 
+// forms are the plural categories (Unicode CLDR) of a language's words: a fraction takes Russian's second.
+const forms = { en: { one: 0, other: 1 }, ru: { one: 0, few: 1, many: 2, other: 1 } };
+
+// counted is a number and its word, in the form that goes with the number as it is written.
+export function counted(value, name, digits = 0) {
+  const form = new Intl.PluralRules(language, { maximumFractionDigits: digits }).select(value);
+  return `${number(value, digits)} ${word('counted')[name][forms[language][form]]}`;
+}
+
 // rate is exact below 10 to one digit.
-export const rate = (value) => number(value, value < 10 ? 1 : 0);
+export const rate = (value, name) => counted(value, name, value < 10 ? 1 : 0) + word('perSecond');
 
 // span is a duration given in seconds, to three digits.
 export function span(seconds) {
