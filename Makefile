@@ -117,6 +117,18 @@ licences: bin/go-licenses-$(GO_LICENSES_VERSION) ## every dependency has a licen
 	  { grep -v '^W' bin/licences.log; exit 1; }
 	@echo 'only $(LICENCES)'
 
+# Those of .goreleaser.yaml.
+TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+
+.PHONY: targets
+targets: darwin ## the programs compile for every system that is released
+	@for target in $(TARGETS); do echo "go build for $$target"; \
+	  CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build ./... || exit 1; done
+
+.PHONY: darwin
+darwin: ## programs and tests compile for a system that is not Linux
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go vet ./...
+
 .PHONY: man
 man: build ## ./bin/man: a manual page for each command of the three programs
 	rm -rf bin/man

@@ -58,6 +58,16 @@ func TestDeployCheckFailsInCIWithoutItsTools(t *testing.T) {
 	if status, out := check("CI=true"); status != 0 || strings.Count(out, "ok ") != 5 || !strings.Contains(out, "SKIP check_releases: ") {
 		t.Errorf("with content tools: %d\n%s", status, out)
 	}
+	program := "#!" + filepath.Join(root, "tools", "sh") + "\n"
+	write("bin/goreleaser", program+"echo refused; exit 1\n")
+	if status, out := check("CI=true"); status != 0 || !strings.Contains(out, "SKIP the releases: ") {
+		t.Errorf("in a repository without a remote: %d\n%s", status, out)
+	}
+	write("bin/git", program+"echo origin\n")
+	if status, out := check(); status != 1 || !strings.Contains(out, "FAIL check_releases\nrefused") {
+		t.Errorf("with a remote: %d\n%s", status, out)
+	}
+	write("bin/goreleaser", program)
 	write("bin/compose-spec", "#!"+filepath.Join(root, "tools", "sh")+"\necho refused; exit 1\n")
 	if status, out := check(); status != 1 || !strings.Contains(out, "FAIL check_compose\nrefused") {
 		t.Errorf("with one that refuses: %d\n%s", status, out)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,6 +42,68 @@ func TestReleaseLeansOnWhatExists(t *testing.T) {
 		if _, err := os.Stat("../../" + main[1]); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Who reads the documents of an archive finds there what they link to.
+func TestArchivesHoldWhatTheirDocumentsLinkTo(t *testing.T) {
+	t.Parallel()
+	var held []string
+	_, files, _ := strings.Cut(textOf(t, ".goreleaser.yaml"), "    files:\n")
+	for _, file := range regexp.MustCompile(`(?m)^      - ([^{\n]+)$`).FindAllStringSubmatch(files, -1) {
+		held = append(held, strings.ReplaceAll(file[1], "**/", "*/"))
+	}
+	there := func(path string) bool {
+		return slices.ContainsFunc(held, func(pattern string) bool {
+			match, err := filepath.Match(pattern, path)
+			return err == nil && match || strings.HasPrefix(pattern, path+"/")
+		})
+	}
+	links := 0
+	for _, pattern := range held {
+		documents, err := filepath.Glob("../../" + pattern)
+		if err != nil || len(documents) == 0 {
+			t.Errorf("%s names no file: %v", pattern, err)
+		}
+		for _, document := range documents {
+			name := strings.TrimPrefix(document, "../../")
+			if filepath.Ext(name) != ".md" || strings.HasPrefix(name, "cmd/") { // who builds peers has the sources
+				continue
+			}
+			for _, link := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllStringSubmatch(textOf(t, name), -1) {
+				links++
+				if target := filepath.Join(filepath.Dir(name), link[1]); !there(target) {
+					t.Errorf("%s links to %s, which no archive has", name, target)
+				}
+			}
+		}
+	}
+	if links < 20 {
+		t.Errorf("only %d links were found", links)
+	}
+}
+
+// What is built only for a release would be found not to compile only then.
+func TestEveryReleasedSystemIsCompiledForByMake(t *testing.T) {
+	t.Parallel()
+	words := func(file, pattern string) []string {
+		found := regexp.MustCompile(pattern).FindStringSubmatch(textOf(t, file))
+		if found == nil {
+			t.Fatalf("%s has no %s", file, pattern)
+		}
+		return strings.Fields(strings.ReplaceAll(found[1], ",", " "))
+	}
+	var want []string
+	for _, system := range words(".goreleaser.yaml", `goos: \[(.+)\]`) {
+		for _, processor := range words(".goreleaser.yaml", `goarch: \[(.+)\]`) {
+			want = append(want, system+"/"+processor)
+		}
+	}
+	if got := words("Makefile", `\nTARGETS := (.+)\n`); !slices.Equal(got, want) || len(want) < 4 {
+		t.Errorf("make compiles for %q, released is %q", got, want)
+	}
+	if !strings.Contains(textOf(t, ".ci/run"), " make darwin\n") {
+		t.Error("the gate does not compile for another system than its own")
 	}
 }
 

@@ -211,7 +211,7 @@ eval "$1"
 export -p >"$0"`
 	cmd := exec.CommandContext(s.t.Context(), "bash", "-euo", "pipefail", "-c", script, s.exports, s.elsewhere.Replace(block))
 	cmd.Dir, cmd.Env = s.dir, s.env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = mortal()
 	return cmd
 }
 
@@ -276,8 +276,7 @@ func (s *site) start(block string) *daemon {
 	s.t.Helper()
 	d := &daemon{cmd: s.command(block), done: make(chan error, 1)}
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
-	// A group of its own, so that all of it can be ended.
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	d.cmd.SysProcAttr = mortalGroup()
 	if err := d.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}

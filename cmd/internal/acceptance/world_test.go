@@ -123,7 +123,7 @@ func (w *world) start(args ...string) *process {
 	p := &process{cmd: exec.Command(path, args...), done: make(chan error, 1)}
 	p.cmd.Env = w.env
 	p.cmd.Stdout, p.cmd.Stderr = io.Discard, &p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = mortal()
 	if err := p.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
