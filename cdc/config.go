@@ -37,8 +37,9 @@ const (
 // Config is what New and NewSource need. The zero value of an optional field means its
 // default.
 type Config struct {
-	// DSN of the source database: a URL or key=value; PG* variables fill what it lacks.
-	DSN string
+	// DSN of the source database: a URL or key=value; PG* variables fill what it lacks. DSNKey is the
+	// setting that holds it, for fixes; empty: source.dsn.
+	DSN, DSNKey string
 	// Table is "schema.table", as the catalog spells it (case kept); a name with a dot or a
 	// quote in it stands in double quotes.
 	Table string
@@ -86,7 +87,7 @@ func (c *Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	if _, err := dsn.Parse(c.DSN); err != nil {
-		fault("source.dsn: %w", err)
+		fault("%s: %w", c.dsnKey(), err)
 	}
 	if _, err := parseTable(c.Table); err != nil {
 		fault("source.table: %w", err)

@@ -18,6 +18,14 @@ const askLimit = 5 * time.Second
 // prepareLimit bounds the questions before a load or a stream, which may wait for a lock.
 const prepareLimit = 6 * askLimit
 
+// dsnKey is the setting that an operator would correct.
+func (c *Config) dsnKey() string {
+	if c.DSNKey == "" {
+		return "source.dsn"
+	}
+	return c.DSNKey
+}
+
 // application is how the server's views name the reader's connections.
 func (c *Config) application() string { return "tiffin/" + c.Slot }
 
@@ -25,7 +33,7 @@ func (c *Config) application() string { return "tiffin/" + c.Slot }
 func (c *Config) conn() (*pgx.ConnConfig, error) {
 	conf, err := dsn.Parse(c.DSN)
 	if err != nil {
-		return nil, &Error{Op: "read setting", On: "source.dsn", Err: err, Permanent: true}
+		return nil, &Error{Op: "read setting", On: c.dsnKey(), Err: err, Permanent: true}
 	}
 	conf.RuntimeParams["application_name"] = c.application()
 	conf.RuntimeParams["statement_timeout"] = "0" // a role's timeout would end a long load
@@ -58,7 +66,7 @@ func (c *Config) connect(ctx context.Context) (*pgx.Conn, error) {
 	conf.BuildFrontend = stream.build
 	conn, err := pgx.ConnectConfig(ctx, conf)
 	if err != nil {
-		return nil, connectError(&conf.Config, err)
+		return nil, connectError(&conf.Config, c.dsnKey(), err)
 	}
 	conn.PgConn().CustomData()[streamKey] = &stream
 	return conn, nil
@@ -75,7 +83,7 @@ func (c *Config) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 	conf.BuildFrontend = stream.build
 	conn, err := pgconn.ConnectConfig(ctx, &conf.Config)
 	if err != nil {
-		return nil, connectError(&conf.Config, err)
+		return nil, connectError(&conf.Config, c.dsnKey(), err)
 	}
 	conn.CustomData()[streamKey] = &stream
 	return conn, nil

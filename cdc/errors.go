@@ -5,9 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"example.com/tiffin/internal/checkup"
 )
 
 // SQLSTATEs that decide something (src/backend/utils/errcodes.txt).
@@ -77,26 +80,38 @@ const (
 	noTLS       = "server refused TLS connection"
 )
 
-// connectError explains why a connection was not made, and whether waiting may help.
-func connectError(cfg *pgconn.Config, err error) error {
+// connectError explains why a connection was not made, and whether waiting may help; key is the
+// setting of the DSN.
+func connectError(cfg *pgconn.Config, key string, err error) error {
 	e := &Error{Op: "connect to source database", On: cfg.Database + " at " + cfg.Host, Err: err}
 	switch code := sqlState(err); {
 	case code == codeInvalidPassword:
-		e.Permanent, e.Fix = true, "check user and password in source.dsn (or PGUSER, PGPASSWORD)"
+		e.Permanent, e.Fix = true, "check user and password in "+key+" (or PGUSER, PGPASSWORD)"
 	case code == codeInvalidAuthorization && cfg.TLSConfig == nil && strings.Contains(err.Error(), unencrypted):
-		e.Permanent, e.Fix = true, "the server lets "+cfg.User+" in only over TLS: set sslmode=verify-full in source.dsn (and sslrootcert, the authority's certificate)"
+		e.Permanent, e.Fix = true, "the server lets "+cfg.User+" in only over TLS: set sslmode=verify-full in "+key+" (and sslrootcert, the authority's certificate)"
 	case code == codeInvalidAuthorization:
 		e.Permanent, e.Fix = true, "let role "+cfg.User+" log in: ALTER ROLE, or a line in pg_hba.conf"
 	case code == codeInvalidCatalog:
-		e.Permanent, e.Fix = true, "name an existing database in source.dsn"
+		e.Permanent, e.Fix = true, "name an existing database in "+key
 	case code == codeInsufficientPrivilege:
 		e.Permanent, e.Fix = true, "as a superuser: ALTER ROLE "+quoted(cfg.User)+" REPLICATION; GRANT CONNECT ON DATABASE "+quoted(cfg.Database)+" TO "+quoted(cfg.User)
 	case code == "" && strings.Contains(err.Error(), noTLS):
-		e.Permanent, e.Fix = true, "the server has no TLS: ssl = on in its postgresql.conf, or, where the network is trusted, sslmode=disable in source.dsn"
+		e.Permanent, e.Fix = true, "the server has no TLS: ssl = on in its postgresql.conf, or, where the network is trusted, sslmode=disable in "+key
 	case code == "" && untrusted(err):
-		e.Permanent, e.Fix = true, "give the authority's certificate as sslrootcert in source.dsn, and the name the certificate is for as host"
+		e.Permanent, e.Fix = true, "give the authority's certificate as sslrootcert in "+key+", and the name the certificate is for as host"
+	case code == "" && undialled(err) != "":
+		e.Fix = "start the server, or correct host and port in " + key + ": " + checkup.Probe(undialled(err))
 	}
 	return e
+}
+
+// undialled is the address (HOST:PORT) to which no connection came about; empty: another fault.
+func undialled(err error) string {
+	dial, ok := errors.AsType[*net.OpError](err)
+	if !ok || dial.Op != "dial" || dial.Addr == nil {
+		return ""
+	}
+	return dial.Addr.String()
 }
 
 func untrusted(err error) bool {

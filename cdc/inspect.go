@@ -80,7 +80,7 @@ func (f *serverFacts) verifyKind(cfg *Config) error {
 	case f.version < oldestVersion:
 		e.Err, e.Fix = fmt.Errorf("server version %d", f.version), "PostgreSQL 14 or newer"
 	case f.recovery:
-		e.Err, e.Fix, e.Permanent = errors.New("it is a standby"), "name the primary in source.dsn (or several hosts and target_session_attrs=primary)", false
+		e.Err, e.Fix, e.Permanent = errors.New("it is a standby"), "name the primary in "+cfg.dsnKey()+" (or several hosts and target_session_attrs=primary)", false
 	case cfg.Failover && f.version < failoverSlots:
 		e.Err = fmt.Errorf("server version %d has no slots that standbys synchronise, and source.failover is true", f.version)
 		e.Fix = "PostgreSQL 17 or newer, or source.failover: false (after a failover the slot is then made again)"

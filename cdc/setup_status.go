@@ -105,7 +105,7 @@ func (s *survey) wrong(cfg *Config) []Wrong {
 		case cfg.MaxRetainedWAL > 0 && slot.retained > cfg.MaxRetainedWAL:
 			all = append(all, Wrong{
 				fmt.Sprintf("slot %s holds back %s, more than source.max_retained_wal = %s", cfg.Slot, bytesOf(slot.retained), bytesOf(cfg.MaxRetainedWAL)),
-				"start the daemon, which gives it up and loads the table anew, or slotsetup drop",
+				"start the daemon, which gives it up and loads the table anew, or slotsetup drop --slot-only",
 			})
 		case slot.walStatus == "unreserved":
 			all = append(all, Wrong{

@@ -206,7 +206,7 @@ func (v *visit) topic(ctx context.Context, name, operation string) checkup.Findi
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return checkup.Bad("topic "+name+" does not exist", create)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return checkup.Bad("topic "+name+" may not be described, or does not exist", v.grant(operation, "--topic", name))
+		return checkup.Bad("topic "+name+" may not be described, or does not exist", v.grant(operation, "--topic", name)+" # and where there is no such topic: "+create)
 	case err != nil:
 		return v.fault("topic "+name, err)
 	}

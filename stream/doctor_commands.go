@@ -12,9 +12,18 @@ import (
 	"example.com/tiffin/internal/checkup"
 )
 
+// loginFile is the one that Kafka's own tools are to log in with, where the brokers take no stranger: of
+// somebody who may more than the daemon (docs/security.md shows what is in it). Without it they would
+// wait for a minute, and say that the brokers do not answer.
+const loginFile = "admin.properties"
+
 // command is one of Kafka's own tools with its arguments, as a shell takes it.
 func (v *visit) command(tool string, arguments ...string) string {
-	words := append([]string{"kafka-" + tool + ".sh", "--bootstrap-server", v.k.Brokers[0]}, arguments...)
+	words := []string{"kafka-" + tool + ".sh", "--bootstrap-server", v.k.Brokers[0]}
+	if v.k.TLS.Enabled || v.k.SASL.Mechanism != "" {
+		words = append(words, "--command-config", loginFile)
+	}
+	words = append(words, arguments...)
 	for i, word := range words {
 		words[i] = checkup.Word(word)
 	}

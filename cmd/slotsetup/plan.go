@@ -37,6 +37,9 @@ The exit status is 0 whether or not something is missing, and 1 if the script co
 		if err != nil {
 			return out.fails(err)
 		}
+		for i, line := range script.Head {
+			script.Head[i] = command.SameSettings(line, *file)
+		}
 		if err := out.plan(script); err != nil {
 			return err
 		}

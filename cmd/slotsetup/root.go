@@ -29,8 +29,13 @@ func load(cmd *cobra.Command, file string) (cdc.Config, string, error) {
 	if err != nil {
 		return cdc.Config{}, "", err
 	}
+	key := "setup.dsn"
+	if s.Setup.DSN == s.Source.DSN {
+		key = "source.dsn"
+	}
 	return cdc.Config{
 		DSN:            s.Setup.DSN.Reveal(),
+		DSNKey:         key,
 		Table:          s.Source.Table.String(),
 		Publication:    s.Source.Publication,
 		Slot:           s.Source.Slot,

@@ -55,8 +55,8 @@ func TestPlanApplyStatusDrop(t *testing.T) {
 		status int
 		says   []string
 	}{
-		{nil, []string{"status"}, 1, []string{"does not exist", "\nwrong", "fix: slotsetup apply: CREATE PUBLICATION", "and 1 more"}},
-		{nil, []string{"plan"}, 0, []string{"CREATE PUBLICATION", "Missing: 2 statements"}},
+		{nil, []string{"status"}, 1, []string{"does not exist", "\nwrong", "fix: slotsetup apply -c " + file + ": CREATE PUBLICATION", "and 1 more: slotsetup plan -c " + file}},
+		{nil, []string{"plan"}, 0, []string{"CREATE PUBLICATION", "Missing: 2 statements", ":  slotsetup plan -c " + file + " | psql -X"}},
 		{nil, []string{"plan", "--offline"}, 0, []string{"CREATE ROLE", "not asked"}},
 		{nil, []string{"apply"}, 0, []string{"done     SELECT pg_create_logical_replication_slot", "ready    2 statements run"}},
 		{nil, []string{"apply"}, 0, []string{"ready    0 statements run"}},
@@ -166,6 +166,24 @@ func TestStatusShowsWhatTheSlotHoldsBack(t *testing.T) {
 	lines := regexp.MustCompile(`(?m)^(retained|lag) +([3-9]|[1-9][0-9.]+)(\.[0-9])? [MG]iB (of 8\.0 GiB \(0 %, source\.max_retained_wal\)|behind the end of the log, confirmed [0-9A-F]+/[0-9A-F]+)`)
 	if n := len(lines.FindAllString(out, -1)); n != 2 {
 		t.Errorf("%d of the two lines:\n%s", n, out)
+	}
+}
+
+// A DBA's own setting is the one to be corrected, not the daemon's.
+func TestFixNamesTheSettingThatIsWrong(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "tiffin.yaml")
+	for _, c := range []struct{ setup, fix string }{
+		{"", "; fix: start the server, or correct host and port in source.dsn: nc -vz 127.0.0.1 1\n"},
+		{"setup:\n  dsn: postgres://postgres@127.0.0.1:2/app\n", "; fix: start the server, or correct host and port in setup.dsn: nc -vz 127.0.0.1 2\n"},
+		{"setup:\n  dsn: " + servers.Database(t).DSN + "&dbname=nosuch\n", "; fix: name an existing database in setup.dsn\n"},
+	} {
+		if err := os.WriteFile(file, []byte("source:\n  dsn: postgres://tiffin_reader@127.0.0.1:1/app\n"+c.setup), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if status, out, errs := execute(t, "status", "-c", file); status != command.ExitFault || out != "" || !strings.HasSuffix(errs, c.fix) {
+			t.Errorf("exit %d, %q, %q: want %q", status, out, errs, c.fix)
+		}
 	}
 }
 

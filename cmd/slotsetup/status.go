@@ -37,7 +37,7 @@ The exit status is 0 if all is in order, 1 if something is wrong.`,
 		for _, line := range statusLines(&cfg, &s) {
 			out.line(line)
 		}
-		return out.verdict(s.Wrong)
+		return out.verdict(s.Wrong, *file)
 	}
 	return cmd
 }
@@ -119,8 +119,9 @@ func or(text, otherwise string) string {
 	return text
 }
 
-// verdict is the last line. It goes where the rest went, and a fault is told once.
-func (p *printer) verdict(wrong []cdc.Wrong) error {
+// verdict is the last line. It goes where the rest went, and a fault is told once. The commands that it
+// names read the same settings' file.
+func (p *printer) verdict(wrong []cdc.Wrong, file string) error {
 	if p.json {
 		end := struct {
 			OK    bool     `json:"ok"`
@@ -130,7 +131,7 @@ func (p *printer) verdict(wrong []cdc.Wrong) error {
 		for i, w := range wrong {
 			end.Wrong = append(end.Wrong, w.Text)
 			if i == 0 {
-				end.Fix = w.Fix
+				end.Fix = command.SameSettings(w.Fix, file)
 			}
 		}
 		p.object(end)
@@ -143,10 +144,10 @@ func (p *printer) verdict(wrong []cdc.Wrong) error {
 	}
 	text := wrong[0].Text
 	if wrong[0].Fix != "" {
-		text += "; fix: " + wrong[0].Fix
+		text += "; fix: " + command.SameSettings(wrong[0].Fix, file)
 	}
 	if more := len(wrong) - 1; more > 0 {
-		text += fmt.Sprintf(" (and %d more: slotsetup plan)", more)
+		text += fmt.Sprintf(" (and %d more: %s)", more, command.SameSettings("slotsetup plan", file))
 	}
 	if !p.json {
 		_ = p.text("wrong        " + text + "\n")

@@ -39,7 +39,10 @@ The exit status is 0 if all is ok or worth a warning, 1 if something fails.`,
 			return err
 		}
 		var told error
-		sheet := checkup.NewSheet(func(line checkup.Line) { told = errors.Join(told, tellLine(cmd, line, *asJSON)) })
+		sheet := checkup.NewSheet(func(line checkup.Line) {
+			line.Fix = command.SameSettings(line.Fix, *file)
+			told = errors.Join(told, tellLine(cmd, line, *asJSON))
+		})
 		if err := daemon.Examine(cmd.Context(), s, log, sheet); err != nil {
 			return fmt.Errorf("doctor: %w", err)
 		}

@@ -195,7 +195,8 @@ func Admission(code string, config *pgconn.Config, setting string) string {
 	role, database := pgx.Identifier{config.User}.Sanitize(), pgx.Identifier{config.Database}.Sanitize()
 	switch code {
 	case "28P01":
-		return "correct user and password in " + setting + " (or PGUSER, PGPASSWORD, ~/.pgpass), or set it: ALTER ROLE " + role + " PASSWORD '…';"
+		return "correct user and password in " + setting + " (or PGUSER, PGPASSWORD, ~/.pgpass), or set it: ALTER ROLE " + role +
+			" PASSWORD '…'; -- where there is no such role, of which the server says the same: CREATE ROLE " + role + " LOGIN PASSWORD '…';"
 	case "28000":
 		return "correct the user in " + setting + ", or let it in: ALTER ROLE " + role + " LOGIN; -- or CREATE ROLE " + role + " LOGIN; and in the server's pg_hba.conf: hostssl " +
 			database + " " + role + " all scram-sha-256"

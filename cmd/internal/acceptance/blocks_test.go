@@ -35,6 +35,7 @@ func executedBy() map[string]string {
 		"docs/runbooks.md: sh dead letters":   "TestRunbooksAreRehearsed",
 		"docs/runbooks.md: sh lost":           "TestRunbooksAreRehearsed",
 		"docs/security.md: conf hba":          "TestReadmeFromCloneToTheFirstCampaign",
+		"docs/security.md: properties admin":  "TestDoctorNamesWhatKafkaRefuses",
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -175,6 +176,8 @@ func TestDoctorTellsAndChangesNothing(t *testing.T) {
 		t.Errorf("a table is missing: %+v %v", summary, lines)
 	}
 
+	c.fixesReadItsFile(t)
+
 	for _, args := range [][]string{nil, {"--nonsense"}, {"more"}, {"-c", "/no/such/file"}} {
 		if status, stdout, stderr := c.doctor(t, "TIFFIN_KAFKA_BROKERS=nonsense", args...); status != 2 || stdout != "" || !strings.HasPrefix(stderr, "tiffin: ") {
 			t.Errorf("%v: exit %d, %q, %q", args, status, stdout, stderr)
@@ -190,6 +193,23 @@ func TestDoctorTellsAndChangesNothing(t *testing.T) {
 	}
 	if len(after) != len(before) {
 		t.Errorf("%d things were there, %d are", len(before), len(after))
+	}
+}
+
+// fixesReadItsFile holds that who copies a fix works on what the doctor looked at.
+func (c *clinic) fixesReadItsFile(t *testing.T) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "my tiffin.yaml")
+	if err := os.WriteFile(file, []byte("source: {setup: never}\nfeedback: {table: public.other}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"-c", file}, {"--json", "-c", file}} {
+		_, stdout, _ := c.doctor(t, "A=b", args...)
+		for _, fix := range []string{"tiffin migrate -c '" + file + "', or for a DBA: tiffin migrate -c '" + file + "' --print --role ", " -- or: slotsetup apply -c '" + file + "'"} {
+			if !strings.Contains(stdout, fix) {
+				t.Errorf("%q lacks the fix %s\n%s", args, fix, stdout)
+			}
+		}
 	}
 }
 

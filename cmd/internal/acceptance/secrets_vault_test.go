@@ -195,7 +195,7 @@ func (v *vault) launch(t *testing.T, changes map[string]string, args ...string) 
 	p := &process{cmd: exec.Command(filepath.Join(dir, args[0]), args[1:]...), done: make(chan error, 1)}
 	p.cmd.Env = v.environ(changes)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = mortal()
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func TestDoctorNamesWhatKafkaDoesNotLetIn(t *testing.T) {
 		"login where none is asked":    {ailment{fail: "kafka.login", text: "no login", fix: "kafka.sasl.mechanism"}, at(plain, noTLS)},
 		"mechanism not offered":        {ailment{fail: "kafka.login", text: "PLAIN", fix: "kafka.sasl.mechanism: SCRAM-SHA-512"}, at(secure, map[string]string{"SASL_MECHANISM": "PLAIN"})},
 		"user unknown": {
-			ailment{fail: "kafka.login", text: "SASL_AUTHENTICATION_FAILED", fix: "kafka-configs.sh --bootstrap-server " + secure + " --alter --entity-type users --entity-name nobody_knows"},
+			ailment{fail: "kafka.login", text: "SASL_AUTHENTICATION_FAILED", fix: "kafka-configs.sh --bootstrap-server " + secure + " --command-config admin.properties --alter --entity-type users --entity-name nobody_knows"},
 			at(secure, map[string]string{"SASL_USERNAME": "nobody_knows"}),
 		},
 		"wrong password":            {ailment{fail: "kafka.login", text: "SASL_AUTHENTICATION_FAILED", fix: "kafka.sasl.password"}, at(secure, map[string]string{"SASL_PASSWORD": wrongPassword})},

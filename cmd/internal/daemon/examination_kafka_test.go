@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"errors"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +19,7 @@ import (
 
 	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/internal/devstack/devstacktest"
+	"example.com/tiffin/internal/manual"
 )
 
 // guarded is a real broker that asks who somebody is and what he may: the user has what the README
@@ -86,7 +89,7 @@ func (g *guarded) revoke(t *testing.T, what string) {
 func guardedKafka(t *testing.T, settings map[string]string) *devstack.Kafka {
 	t.Helper()
 	all := map[string]string{
-		"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users": "User:ANONYMOUS",
+		"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users": "User:ANONYMOUS;User:admin",
 		"listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_SSL,MUTUAL:SSL,DETOUR0:PLAINTEXT,DETOUR1:SSL",
 	}
 	maps.Copy(all, settings)
@@ -139,6 +142,7 @@ func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 	tools := kafkaTools(t, kafka)
 	type disease struct {
 		fail, warn string
+		fix        string // what it must say
 		cures      bool
 		breaks     func(*testing.T, *guarded)
 	}
@@ -169,7 +173,7 @@ func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 		"no such topic in":   {fail: "kafka.topic_input", breaks: gone("in")},
 		"no such topic out":  {fail: "kafka.topic_output", cures: true, breaks: gone("out")},
 		"no such topic dead": {fail: "kafka.topic_dead_letter", breaks: gone("dead")},
-		"may not see input":  {fail: "kafka.topic_input", breaks: revoke("read", "describe")}, // to write the others is to see them
+		"may not see input":  {fail: "kafka.topic_input", fix: " # and where there is no such topic: kafka-topics.sh ", cures: true, breaks: revoke("read", "describe")}, // to write the others is to see them
 		"may not see limits": {warn: "kafka.message_size", cures: true, breaks: revoke("configs")},
 		"may not read":       {fail: "kafka.may_read_input", breaks: revoke("read")},
 		"may not write":      {fail: "kafka.may_write_output", breaks: revoke("write")},
@@ -188,7 +192,7 @@ func TestDoctorNamesWhatKafkaRefuses(t *testing.T) {
 				t.Fatalf("all is well, and these fail: %v\n%+v", fails, lines)
 			}
 			c.breaks(t, g)
-			line := ailment{fail: c.fail, warn: c.warn}.judge(t, g.environ, healthy)
+			line := ailment{fail: c.fail, warn: c.warn, fix: c.fix}.judge(t, g.environ, healthy)
 			if c.cures {
 				g.run(t, tools, line.Fix)
 				ailment{}.judge(t, g.environ, healthy)
@@ -222,24 +226,34 @@ func (g *guarded) grantedByTheDoctor(t *testing.T, tools string) {
 	}
 }
 
-// kafkaTools is a directory with those of Kafka's tools that the doctor names.
+// kafkaTools is a directory with those of Kafka's tools that the doctor names, and with the file of
+// docs/security.md that they log in with.
 func kafkaTools(t *testing.T, kafka *devstack.Kafka) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := kafka.WriteScripts(dir); err != nil {
+	login := strings.ReplaceAll(manual.Named(t, "docs/security.md", "properties admin"), "/etc/tiffin/kafka-ca.pem", kafka.CAFile())
+	if err := errors.Join(kafka.WriteScripts(dir), os.WriteFile(filepath.Join(dir, "admin.properties"), []byte(login), 0o600)); err != nil {
 		t.Fatal(err)
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(kafka.PlainBrokers()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	users := []kadm.UpsertSCRAM{{User: "admin", Mechanism: kadm.ScramSha512, Iterations: 4096, Password: "choose a third"}}
+	if altered, err := kadm.NewClient(client).AlterUserSCRAMs(t.Context(), nil, users); err != nil || altered.Error() != nil {
+		t.Fatal(err, altered)
 	}
 	return dir
 }
 
-// run runs what the doctor says, as somebody who may: over the listener that asks nobody who he is.
+// run runs what the doctor says as it stands, as somebody who may. His file is for the listener with logins,
+// not for that of certificates.
 func (g *guarded) run(t *testing.T, tools, fix string) {
 	t.Helper()
-	for _, brokers := range [][]string{g.kafka.Brokers(), g.kafka.MutualTLSBrokers()} {
-		fix = strings.ReplaceAll(fix, brokers[0], g.kafka.PlainBrokers()[0])
-	}
+	fix = strings.ReplaceAll(fix, g.kafka.MutualTLSBrokers()[0], g.kafka.Brokers()[0])
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", fix)
-	cmd.Env = []string{"PATH=" + tools + ":" + os.Getenv("PATH")}
+	cmd.Dir, cmd.Env = tools, []string{"PATH=" + tools + ":" + os.Getenv("PATH")}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", fix, err, out)
 	}

@@ -392,7 +392,7 @@ func TestDoctorNamesTheCertificate(t *testing.T) {
 			// Of several hosts each is looked at, not only the first, and one that serves will do.
 			"second of a wrong name":        {ailment{warn: area + ".tls", text: "not for 127.0.0.2"}, dsn(area, here+","+impostor, rightPassword, server.CAFile())},
 			"second of a foreign authority": {ailment{warn: area + ".tls", text: "not trusted"}, dsn(area, here+","+other.Address(), rightPassword, server.CAFile())},
-			"wrong password":                {ailment{fail: area + ".login", text: "password authentication failed"}, dsn(area, here, wrongPassword, server.CAFile())},
+			"wrong password":                {ailment{fail: area + ".login", text: "password authentication failed", fix: " LOGIN PASSWORD '…';"}, dsn(area, here, wrongPassword, server.CAFile())},
 		} {
 			t.Run(area+": "+name, func(t *testing.T) { t.Parallel(); c.judge(t, append(slices.Clone(p.environ), c.dsn), healthy) })
 		}
