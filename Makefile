@@ -85,7 +85,7 @@ versions: ## the source's tests on other PostgreSQL than the installed one, whic
 	for version in $(VERSIONS); do POSTGRES_VERSION=$$version go test -count=1 -timeout $(TEST_TIMEOUT) ./cdc || exit 1; done
 
 # KAFKA/POSTGRES, the latter that of the feedback database.
-SINKS ?= 2.5.1/14 2.8.2/15 3.5.2/14 3.9.2/17 4.4.0/18
+SINKS ?= 2.8.2/16 3.5.2/14 3.9.2/17 4.4.0/18
 .PHONY: sinks
 sinks: ## the delivery's tests on other Kafka and PostgreSQL than those that test takes
 	for pair in $(SINKS); do KAFKA_VERSION=$${pair%/*} POSTGRES_VERSION=$${pair#*/} go test -count=1 -timeout $(TEST_TIMEOUT) ./stream || exit 1; done
