@@ -155,3 +155,48 @@ func TestAuditMakesNoPublication(t *testing.T) {
 		t.Errorf("%s slots are left", n)
 	}
 }
+
+// A slot that is made for an audit is gone with it, also if nobody is left to drop it.
+func TestAuditsSlotGoesWithIt(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	cfg := config(t, db)
+	cfg.Slot = servers.Unique(t, "audited")
+	db.Exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
+	other := db.Connect(t)
+	lock, err := other.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	slots := func(of string) (n int) {
+		err := lock.QueryRow(t.Context(), `SELECT count(*) FROM pg_replication_slots WHERE database = current_database() AND `+of).Scan(&n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if _, err := lock.Exec(t.Context(), `LOCK TABLE subscribers_restaurants IN ACCESS EXCLUSIVE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := Audit(t.Context(), cfg, 1<<20, func(d Difference) error { return fmt.Errorf("%+v", d) })
+		done <- err
+	}()
+	eventually(t, "a slot", func() bool { return slots("true") == 1 })
+	if slots("temporary") != 1 {
+		t.Error("the slot would stay if the audit were killed")
+	}
+	if err := lock.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the end of the slot", func() bool {
+		var n int
+		err := other.QueryRow(t.Context(), `SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`).Scan(&n)
+		return err == nil && n == 0
+	})
+}

@@ -73,7 +73,7 @@ type Config struct {
 
 	pulse      *pulse.Pulse // of a load; nil for one that nobody looks at
 	rangePages int64        // of the table, for one COPY of a load; 0 means loadRange
-	ownSlot    bool         // the slot is made for once, whatever Setup says
+	ownSlot    bool         // the slot is made for once, whatever Setup says, and goes with its connection
 }
 
 // makesSlots reports whether the slot may be made where it is missing, and again where it is of no use.

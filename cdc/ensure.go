@@ -32,6 +32,8 @@ type prepared struct {
 	useless bool
 	// loads says that the table is to be loaded.
 	loads bool
+	// repl is the connection that will read from the slot.
+	repl *pgconn.PgConn
 }
 
 // prepare verifies the source and creates what is missing, in an order that keeps changes
@@ -188,7 +190,7 @@ func (p *prepared) ensureSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) 
 	}
 	cfg.Log.Info("creating replication slot; this waits for the transactions that run now", "slot", cfg.Slot)
 	p.made = p.changed == "slot_missing"
-	if err := makeSlot(ctx, cfg, conn); err != nil {
+	if err := makeSlot(ctx, cfg, conn, p.repl); err != nil {
 		p.made = p.made && sqlState(err) == "" // unless the server said that it made none
 		return err
 	}
@@ -237,11 +239,16 @@ func (p *prepared) ensureFailover(ctx context.Context, cfg *Config, repl *pgconn
 
 // makeSlot waits for the transactions that run, under guard; before, so that the slot can send whole
 // ones, and behind, so that whoever reads the table sees what the slot does not send.
-func makeSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
+func makeSlot(ctx context.Context, cfg *Config, conn *pgx.Conn, repl *pgconn.PgConn) error {
 	ctx, cancel := context.WithTimeout(ctx, slotLimit)
 	defer cancel()
 	return unguarded(guarded(ctx, cfg, endMaking, func(ctx context.Context) error {
-		err := slotStep(cfg).run(ctx, cfg, conn)
+		var err error
+		if cfg.ownSlot {
+			err = makeOwnSlot(ctx, cfg, repl)
+		} else {
+			err = slotStep(cfg).run(ctx, cfg, conn)
+		}
 		if err == nil {
 			if err = awaitVisible(ctx, cfg, conn); err != nil {
 				err = errors.Join(err, removeSlot(ctx, cfg))
@@ -249,6 +256,16 @@ func makeSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
 		}
 		return err
 	}))
+}
+
+// makeOwnSlot makes a slot that goes with the connection that reads from it, however that ends: nobody is left
+// to drop it otherwise.
+func makeOwnSlot(ctx context.Context, cfg *Config, repl *pgconn.PgConn) error {
+	_, err := repl.Exec(ctx, "SELECT pg_create_logical_replication_slot("+literal(cfg.Slot)+", 'pgoutput', true)").ReadAll()
+	if err != nil {
+		return &Error{Op: "create temporary replication slot", On: cfg.Slot, Err: err}
+	}
+	return nil
 }
 
 // awaitVisible waits until all that was committed in the log before a slot began is visible to snapshots.

@@ -194,7 +194,7 @@ func (r *Reader) session(ctx context.Context) error {
 		return err
 	}
 	r.state.say("preparing publication and slot (a new slot waits for the transactions that run)")
-	p := prepared{useless: r.useless, loads: r.table == nil}
+	p := prepared{useless: r.useless, loads: r.table == nil, repl: repl}
 	r.pulse.Await(slotLimit + pulse.Limit)
 	err = p.prepare(ctx, &r.cfg, conn)
 	r.pulse.Beat()

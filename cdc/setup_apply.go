@@ -138,7 +138,7 @@ func (a *applying) execute(ctx context.Context, step Step) error {
 	if waits != "" {
 		a.tell(Progress{step, Waiting, waits})
 	}
-	return makeSlot(ctx, a.cfg, a.conn)
+	return makeSlot(ctx, a.cfg, a.conn, nil)
 }
 
 func (a *applying) end(step Step, outcome Outcome, text string) {

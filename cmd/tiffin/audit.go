@@ -35,9 +35,8 @@ restaurant that it does not hold in memory the number of rows is compared. Under
 DEFAULT what the index takes each row's id for is compared, too.
 
 Otherwise, or with --fresh, a new index is built as a daemon does, by a load and through a
-replication slot: while a daemon holds the slot through one of the audit's own, with _audit
-behind the name, which is dropped at the end. It is compared in the same way. Of the settings it
-needs source.dsn.`,
+replication slot: while a daemon holds the slot through a temporary one of the audit's own, with
+_audit behind the name. It is compared in the same way. Of the settings it needs source.dsn.`,
 		Example: `  tiffin audit -c tiffin.yaml
   tiffin audit --daemon http://127.0.0.1:9464
   tiffin audit --fresh --json | jq 'select(.restaurant)'`,
