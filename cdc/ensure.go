@@ -72,7 +72,7 @@ func (p *prepared) ensureTable(ctx context.Context, cfg *Config, conn *pgx.Conn)
 		return err
 	}
 	if p.loads && p.missesPartitions() && cfg.makesSlots() {
-		return p.dropSlot(ctx, cfg, conn, "partitions")
+		return p.dropSlot(ctx, cfg, conn, reasonPartitions)
 	}
 	if p.loads && p.server.loseChanges() {
 		if err := p.outdated(ctx, cfg, conn); err != nil {

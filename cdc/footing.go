@@ -124,9 +124,12 @@ const (
 	groundParts
 )
 
-// reasonRewritten is also that of a table without long values, published with others, whose owner empties it: which
-// he may do as often as he likes, so that such rebuilds are not counted.
-const reasonRewritten = "rewritten"
+// What the owner of a table may do as often as he likes, so that rebuilds for it are not counted: he alters or empties
+// partitions, or empties a table without long values that is published with others.
+const (
+	reasonPartitions = "partitions"
+	reasonRewritten  = "rewritten"
+)
 
 // carries says why an index that was loaded on g cannot be carried on upon h: the label of a
 // rebuild and what is to be said of it, "" when it can. That h looks right is no reason: what
@@ -148,7 +151,7 @@ func (g ground) carries(h ground) (reason, why string) {
 	case differs(groundTable): // asked for where it is not published by name: a dropped publication tells it, too
 		return reasonRewritten, "the table was rewritten while it may have been unlogged"
 	case differs(groundPartitions):
-		return "partitions", "partitions of the table came, went or were altered"
+		return reasonPartitions, "partitions of the table came, went or were altered"
 	case differs(groundColumns):
 		// Rows may have been rewritten, or another column had the name for a while: both are what the
 		// log does not tell. Most changes of a column's own settings would do no harm; they are rare.

@@ -75,6 +75,7 @@ mutant heirs-are-refused table.go 'case heir.name != "":' 'case false:' TableWit
 mutant heirs-that-come footing.go 'WHERE inhparent = " + oid + ")" //' 'WHERE false)" //' TableWithHeirs
 mutant load-is-guarded reader.go 'guarded(ctx, &r.cfg, endLoading,' 'guarded(ctx, &r.cfg, func(context.Context, *Config, *pgx.Conn, slotFacts) error { return nil },' SlotIsBoundedWhile
 mutant old-walsender-meets-no-open-transaction ensure.go 'p.loads && p.server.loseChanges()' 'false' PublishedBeside
+mutant partitions-are-tended-without-end reader.go ' || reason == reasonPartitions' '' PartitionsAreTended
 mutant audit-makes-no-publication audit.go 'cfg.ownSlot, cfg.Failover = true, false' 'cfg.Setup, cfg.Failover = SetupAuto, false' AuditMakesNo
 mutant audits-slot-goes-with-it ensure.go 'if cfg.ownSlot {' 'if false {' AuditsSlotGoes
 mutant unlogged-for-a-while footing.go 'SELECT CASE reltoastrelid WHEN 0 THEN relfilenode ELSE reltoastrelid END FROM' 'SELECT 0 FROM' FenceSees

@@ -40,6 +40,23 @@ func TestPartitionsComeWhileRunning(t *testing.T) {
 	})
 }
 
+// Who owns a partitioned table empties partitions, gives rights to them and builds their indexes anew as often as he
+// likes: that is no fault of the source, and ends nobody.
+func TestPartitionsAreTendedWithoutEnd(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	db.Exec(t, `CREATE TABLE subscribers_restaurants (id int, client_id text, restaurant_id text, PRIMARY KEY (id, restaurant_id)) PARTITION BY LIST (restaurant_id)`,
+		`CREATE TABLE r1 PARTITION OF subscribers_restaurants FOR VALUES IN ('r1')`,
+		`ALTER TABLE subscribers_restaurants REPLICA IDENTITY FULL`, `ALTER TABLE r1 REPLICA IDENTITY FULL`)
+	g := start(t, db)
+	g.agree(t)
+	for i := range 2 * rebuildsPerHour {
+		db.Exec(t, []string{`TRUNCATE r1`, `GRANT SELECT ON r1 TO PUBLIC`, `REINDEX INDEX CONCURRENTLY r1_pkey`}[i%3])
+		g.exec(t, `INSERT INTO subscribers_restaurants VALUES ($1, 'c', 'r1')`, i)
+		g.agree(t)
+	}
+}
+
 // What a foreign server holds is not in the log.
 func TestForeignPartitionIsRefused(t *testing.T) {
 	t.Parallel()

@@ -172,7 +172,7 @@ func (r *Reader) forget(reason string, why error) error {
 	r.src.footing.trusted.Store(nil)
 	r.gate.shut()
 	r.cfg.Metrics.rebuilds.WithLabelValues(reason).Inc()
-	if reason == reasonRewritten {
+	if reason == reasonRewritten || reason == reasonPartitions {
 		return nil
 	}
 	return r.rebuilds.allow(r.cfg.Now(), why.Error())
