@@ -114,15 +114,15 @@ mutant load-joins-one-snapshot load.go ', "SET TRANSACTION SNAPSHOT " + literal(
 mutant stale-mark-has-an-age fence.go 'time.Unix(0, r.freshAt.Load())) > r.cfg.MaxStaleness {' 'time.Unix(0, r.freshAt.Load())) > 1000*r.cfg.MaxStaleness {' StaleMarkIsBounded
 mutant held-slot-is-waited-for-to-a-bound reader.go 'now.Sub(r.heldSince) > r.cfg.HoldLimit && !r.synced' 'false' HeldSlotNamesTheHolder
 mutant slot-in-the-making-has-a-budget retention.go 'if account.passes(slot.retained, cfg.MaxRetainedWAL) {' 'if account.passes(slot.retained, cfg.MaxRetainedWAL) && false {' SlotInTheMakingIsBounded
-mutant audit-sees-a-truncate audit_running.go 'c.relfilenode <> pg_relation_filenode(c.oid)' 'false' AuditSeesATruncate
-mutant audit-looks-at-partitions audit_running.go 'partitionsOf("to_regclass("+literal(name.sql())+")")' '"(SELECT to_regclass("+literal(name.sql())+") AS oid)"' AuditSeesATruncate
+mutant audit-sees-a-truncate load.go 'c.relfilenode <> pg_relation_filenode(c.oid)' 'false' AuditSeesATruncate
+mutant audit-looks-at-partitions load.go 'partitionsOf("to_regclass("+literal(name.sql())+")")' '"(SELECT to_regclass("+literal(name.sql())+") AS oid)"' AuditSeesATruncate
 mutant audit-compares-rows audit_rows.go 'if a.audit.Has(id, restaurant, client) {' 'if true {' NamesTheRow
 mutant load-sees-what-the-slot-begins-behind ensure.go 'if err = awaitVisible(ctx, cfg, conn); err != nil {' 'if err = error(nil); err != nil {' LoadSeesWhat
 mutant script-waits-for-what-its-slot-begins-behind setup_script.go 'if step.Settles != "" {' 'if false {' PlansScriptWaits
 mutant load-takes-another-snapshot-of-a-rewritten-table load.go 'err != nil || whole {' 'err != nil || whole || true {' LoadBesideARewrite
 mutant partitions-are-ground footing.go 'case differs(groundPartitions):' 'case false:' FenceSeesPartitions
 mutant start-gives-up-a-costly-slot ensure.go 'case cfg.MaxRetainedWAL > 0 && p.slot.retained > cfg.MaxRetainedWAL:' 'case false:' StartGivesUpASlot
-mutant invalidated-slot-is-made-again ensure.go 'case p.slot.lost && cfg.Setup == SetupAuto:' 'case false:' InvalidatedSlotLoadsAgain
+mutant invalidated-slot-is-made-again ensure.go 'case p.slot.lost && cfg.makesSlots():' 'case false:' InvalidatedSlotLoadsAgain
 mutant large-transactions-breathe reader.go 's.txn.Breathe = func() { s.breathe(ctx) }' 's.txn.Breathe = func() {}' SlowConsumerKeeps
 mutant unlogged-partition table.go 'if t.leaves = append(t.leaves, l); !logged {' 'if t.leaves = append(t.leaves, l); false {' RefusalsNameTheFix
 summary

@@ -22,7 +22,7 @@ func TestNextBatchIsInsertedWhileOneIsCommitted(t *testing.T) {
 	// Commits wait for a lock.
 	const lock = 42
 	r.db.Exec(t, `CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$`,
-		`CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON subscribers_feedback DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()`)
+		`CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON tiffin.trigger DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()`)
 	if _, err := conn.Exec(t.Context(), `SELECT pg_advisory_lock($1)`, lock); err != nil {
 		t.Fatal(err)
 	}
