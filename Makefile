@@ -64,11 +64,10 @@ hot-paths: bin/benchstat-$(BENCHSTAT_VERSION) ## decode, plan, lookup, encode an
 	go test -run '^$$' -bench 'Decode|Encode|Plan|Lookup|Apply|Range' -benchtime 0.4s -count 10 ./cache ./stream >bin/hot-paths.txt
 	./$< was=cmd/bench/hot-paths.txt now=bin/hot-paths.txt
 
+MUTANTS ?= cache cdc stream
 .PHONY: mutants
 mutants: ## take the rules of index, log and delivery away one by one: a survivor is a rule that no test proves
-	bash cache/mutants.sh
-	bash cdc/mutants.sh
-	bash stream/mutants.sh
+	for package in $(MUTANTS); do bash $$package/mutants.sh || exit 1; done
 
 FUZZTIME ?= 5s
 .PHONY: fuzz

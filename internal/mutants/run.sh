@@ -10,7 +10,7 @@
 #   mutant NAME FILE OLD NEW [TESTS]   # OLD is a fixed string of FILE, NEW is put in its place
 #                                      # once; TESTS are the only stage, where one proves the rule
 #   need_servers                       # those that follow start real servers, and wait more than they
-#                                      # work: more of them are tried at a time
+#                                      # work: more of them are tried at a time; none if $WITHOUT_SERVERS is set
 #   summary                            # tries them; exits with 1 unless all were caught
 #
 # A mutant that makes a test hang is not caught: the test has to bound its wait. Models draw at random what
@@ -33,6 +33,7 @@ need_servers() { servers=yes; }
 
 mutant() {
 	case " $wanted " in "  " | *" $1 "*) ;; *) return ;; esac
+	[ -z "$servers" ] || [ -z "${WITHOUT_SERVERS:-}" ] || return 0
 	names+=("$1") file[$1]=$2 old[$1]=$3 new[$1]=$4
 	tests[$1]=${5:-$(printf '%s\n' "${stages[@]}")}
 	printf '%s\0' "$1" "$2" "$3" "$4" >>"$work/mutants"
