@@ -65,11 +65,30 @@ func endLoad(ctx context.Context, conn *pgx.Conn, name tableName) error {
 		"COMMIT", "BEGIN", "SET LOCAL synchronous_commit = local", // whatever the role's default is; a standby need not wait
 		"SELECT pg_logical_emit_message(true, 'tiffin.load', '')", "COMMIT",
 	} {
-		if _, err := conn.Exec(ctx, sql); err != nil {
+		_, err := conn.Exec(ctx, sql)
+		if sqlState(err) == codeInsufficientPrivilege {
+			return noMessages(ctx, conn, err)
+		}
+		if err != nil {
 			return loadError(name, err)
 		}
 	}
 	return nil
+}
+
+// noMessages is the error of a role from which was taken what everybody may.
+func noMessages(ctx context.Context, conn *pgx.Conn, refused error) error {
+	e := &Error{Op: "flush the log behind a load:", On: "pg_logical_emit_message", Err: refused, Permanent: true}
+	var functions, role string
+	if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
+		return e
+	}
+	err := conn.QueryRow(ctx, "SELECT string_agg(oid::regprocedure::text, ', '), current_user FROM pg_proc WHERE proname = 'pg_logical_emit_message' AND pronamespace = 'pg_catalog'::regnamespace").
+		Scan(&functions, &role)
+	if err == nil {
+		e.Fix = "as a superuser: GRANT EXECUTE ON FUNCTION " + functions + " TO " + quoted(role) + ";"
+	}
+	return e
 }
 
 // loadTries is how many snapshots a load takes before it leaves it to the next session.

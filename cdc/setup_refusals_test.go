@@ -104,6 +104,27 @@ func TestRightsAreNamedAndEnough(t *testing.T) {
 	g.quit()
 }
 
+// What everybody may by default can have been taken away.
+func TestRightThatEverybodyHasIsNamed(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	role := db.Slot
+	db.Exec(t, `CREATE ROLE `+role+` LOGIN REPLICATION`, `GRANT SELECT ON subscribers_restaurants TO `+role, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`,
+		`DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc WHERE proname = 'pg_logical_emit_message' LOOP EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f); END LOOP; END $$`)
+	t.Cleanup(func() { dropRole(t, db, role) })
+	as := func(c *Config) { c.DSN = db.Server.DSNFor(role, "", db.Name) }
+	g := start(t, db, as)
+	_, fix, _ := strings.Cut(g.ends(t).Error(), "as a superuser: ")
+	if !strings.HasPrefix(fix, "GRANT EXECUTE ON FUNCTION") {
+		t.Fatalf("told to do %q", fix)
+	}
+	db.Exec(t, fix)
+	g = start(t, db, as)
+	g.agree(t)
+	g.quit()
+}
+
 func dropRole(t *testing.T, db *devstacktest.Database, role string) {
 	ctx := context.WithoutCancel(t.Context())
 	conn, err := pgx.Connect(ctx, db.DSN)
