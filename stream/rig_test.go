@@ -53,6 +53,7 @@ type rig struct {
 	db     *devstacktest.Database
 	index  *cache.Index
 	source *rows
+	kafka  *devstack.Kafka
 	admin  *kgo.Client
 	cfg    stream.Config
 	clock  atomic.Int64
@@ -89,7 +90,7 @@ func newRigOn(t *testing.T, kafka *devstack.Kafka, partitions int32, subscribers
 		devstacktest.CreateTopic(t, kafka.PlainBrokers(), name, partitions, nil)
 		return name
 	}
-	r := &rig{t: t, db: servers.Database(t), source: &rows{of: subscribers}}
+	r := &rig{t: t, db: servers.Database(t), kafka: kafka, source: &rows{of: subscribers}}
 	r.clock.Store(now)
 	index, err := cache.New(cache.Config{Budget: 64 << 20}, r.source)
 	if err != nil {
@@ -212,8 +213,10 @@ func (r *rig) publishRecords(records ...*kgo.Record) int64 {
 	for _, rec := range records {
 		rec.Topic = r.cfg.Kafka.Input
 	}
-	if err := r.admin.ProduceSync(r.t.Context(), records...).FirstErr(); err != nil {
-		r.t.Fatal(err)
+	ctx, cancel := context.WithTimeout(r.t.Context(), devstacktest.Patience())
+	defer cancel()
+	if err := r.admin.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		r.t.Fatal(errors.Join(err, r.kafka.Gone()))
 	}
 	return records[0].Offset
 }

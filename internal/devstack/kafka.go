@@ -43,7 +43,8 @@ type Kafka struct {
 	options KafkaOptions
 	install installation
 	brokers []*broker
-
+	// clusterID is what the brokers say of themselves; empty: they choose it.
+	clusterID string
 	zooKeeper *zooKeeper // nil: the brokers are controllers themselves
 
 	mu     sync.Mutex // serialises starts and stops
@@ -109,11 +110,22 @@ func (k *Kafka) start(ctx context.Context, brokers []*broker) error {
 		known = k.running()
 	}
 	for _, b := range brokers {
-		if err := b.proc.waitReady(ctx, func(ctx context.Context) error { return b.ping(ctx, known) }); err != nil {
+		if err := b.proc.waitReady(ctx, func(ctx context.Context) error { return b.ping(ctx, k.clusterID, known) }); err != nil {
 			return err
 		}
 	}
-	return nil
+	return k.Gone()
+}
+
+// Gone is an error that tells of the brokers that ended by themselves, with what they wrote last; nil if there are
+// none. Call it while nobody starts or stops any.
+func (k *Kafka) Gone() (err error) {
+	for _, b := range k.brokers {
+		if b.proc != nil && !b.proc.running() {
+			err = errors.Join(err, b.proc.ended())
+		}
+	}
+	return err
 }
 
 func (k *Kafka) running() (n int) {

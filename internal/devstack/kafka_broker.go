@@ -67,8 +67,8 @@ func (b *broker) fork(ctx context.Context, install installation, options KafkaOp
 }
 
 // ping succeeds once the broker itself knows that it is a member of a cluster with a controller and so many
-// brokers at least.
-func (b *broker) ping(ctx context.Context, brokers int) error {
+// brokers at least. Who else may listen at its port while it is down is another cluster.
+func (b *broker) ping(ctx context.Context, cluster string, brokers int) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	var dialer net.Dialer
@@ -85,6 +85,9 @@ func (b *broker) ping(ctx context.Context, brokers int) error {
 	metadata, err := kadm.NewClient(client).BrokerMetadata(ctx)
 	if err != nil {
 		return err
+	}
+	if cluster != "" && metadata.Cluster != cluster {
+		return fmt.Errorf("at the port of broker %d there is one of cluster %s", b.id, metadata.Cluster)
 	}
 	for _, known := range metadata.Brokers {
 		if int(known.NodeID) == b.id && metadata.Controller >= 0 && len(metadata.Brokers) >= brokers {

@@ -46,9 +46,9 @@ func (k *Kafka) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	clusterID := kafkaUUID()
+	k.clusterID = kafkaUUID()
 	for _, b := range k.brokers {
-		if err := b.format(checkpoint, clusterID); err != nil {
+		if err := b.format(checkpoint, k.clusterID); err != nil {
 			return err
 		}
 		if err := os.WriteFile(b.properties(), propertiesFile(k.settings(b)), 0o600); err != nil {
