@@ -14,7 +14,7 @@ const (
 )
 
 // probe asks both sinks for a sign of life. That ends no session: what is in flight may still
-// succeed, and what fails says so itself. Limits that have changed do,
+// succeed, and what fails says so itself. Limits that have changed do, another input topic of the name,
 // and a feedback table that was altered.
 func (s *session) probe(ctx context.Context) error {
 	tick := time.NewTicker(probeEvery)
@@ -29,6 +29,9 @@ func (s *session) probe(ctx context.Context) error {
 		s.state.probed(sinkKafka, ask(ctx, "kafka", func(ctx context.Context) error {
 			return topicsTake(ctx, s.cl, &s.cfg.Kafka)
 		}))
+		if err := s.inputStands(ctx); err != nil {
+			return err
+		}
 		if err := s.limitsStand(ctx); err != nil {
 			return err
 		}

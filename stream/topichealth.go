@@ -42,6 +42,26 @@ func topicsTake(ctx context.Context, cl *kgo.Client, k *KafkaConfig) error {
 	return errors.Join(faults...)
 }
 
+// inputStands returns an error when the input topic was deleted and created again under the session. Newer brokers
+// serve nobody who means the old one (KIP-516), those before Kafka 3.1 go on with the new one's offsets.
+func (s *session) inputStands(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	req := kmsg.NewPtrMetadataRequest()
+	topic := kmsg.NewMetadataRequestTopic()
+	topic.Topic = new(s.topics.input.name)
+	req.Topics = append(req.Topics, topic)
+	resp, err := req.RequestWith(ctx, s.cl)
+	if err != nil || len(resp.Topics) != 1 || resp.Topics[0].ErrorCode != 0 {
+		return nil // the probe says that otherwise
+	}
+	was, is := s.topics.input.id, resp.Topics[0].TopicID
+	if was == is || was == ([16]byte{}) || is == ([16]byte{}) {
+		return nil
+	}
+	return fmt.Errorf("topic %s was deleted and created again: beginning anew", s.topics.input.name)
+}
+
 func topicFault(name string, err error) error {
 	if errors.Is(err, kerr.UnknownTopicOrPartition) {
 		return &TopicError{Topic: name, Err: err}

@@ -59,6 +59,11 @@ func kafkaVersion(asked string) string {
 	return cmp.Or(asked, os.Getenv("KAFKA_VERSION"), KafkaVersion)
 }
 
+// KafkaBefore reports whether the version that the environment chooses is older than major.minor.
+func KafkaBefore(major, minor int) bool {
+	return installation{version: kafkaVersion("")}.before(major, minor)
+}
+
 // KafkaServesSASL reports whether KafkaOptions.SASL may be asked of the version that the environment chooses.
 func KafkaServesSASL() bool { return installation{version: kafkaVersion("")}.servesSASL() }
 
