@@ -31,6 +31,9 @@ func TestBrokerFaultsLoseNothing(t *testing.T) {
 		{"not enough replicas", 200, (*outage).notEnoughReplicas, "&idle_in_transaction_session_timeout=1s"},
 	} {
 		t.Run(c.name, func(t *testing.T) { //nolint:paralleltest // one cluster, one fault after the other
+			if err := k.Start(t.Context()); err != nil { // whom a fault before left dead
+				t.Fatal(err)
+			}
 			r := newRigOn(t, k, 2, map[string][]string{"r": clients(100)})
 			r.asOrdinaryRole()
 			r.cfg.MaxTransactionRecords = c.records

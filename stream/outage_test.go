@@ -7,10 +7,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 
+	"example.com/tiffin/internal/devstack/devstacktest"
 	"example.com/tiffin/stream"
 )
 
@@ -59,10 +61,12 @@ func (o *outage) publishAs(m message) {
 	}
 }
 
-// settled waits until all is delivered and nothing is complained of.
+// settled waits until all is delivered and nothing is complained of: for longer than a session waits for acknowledgements: of a broker that died in the middle they may
+// never come, and then the next session begins.
 func (o *outage) settled() {
 	o.t.Helper()
-	o.eventuallyOr("all deliveries and readiness", func() bool {
+	const acknowledgements = 45 * time.Second
+	o.eventuallyWithin(acknowledgements+devstacktest.Patience(), "all deliveries and readiness", func() bool {
 		return o.rowCount() == len(o.want)+len(o.lost) && len(o.engine.Reasons()) == 0 && o.committed() == o.number
 	}, func() string {
 		return fmt.Sprintf("%d rows of %d; reasons %q", o.rowCount(), len(o.want)+len(o.lost), o.engine.Reasons())

@@ -454,7 +454,11 @@ func (r *rig) eventually(what string, ok func() bool) {
 // eventuallyOr says what there was instead when it never happens.
 func (r *rig) eventuallyOr(what string, ok func() bool, instead func() string) {
 	r.t.Helper()
-	patience := devstacktest.Patience()
+	r.eventuallyWithin(devstacktest.Patience(), what, ok, instead)
+}
+
+func (r *rig) eventuallyWithin(patience time.Duration, what string, ok func() bool, instead func() string) {
+	r.t.Helper()
 	deadline := time.After(patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
