@@ -11,6 +11,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
+// anotherTopic reports whether two topics of a name are not the same; an id is zero where the brokers have none.
+func anotherTopic(a, b [16]byte) bool {
+	none := [16]byte{}
+	return a != b && a != none && b != none
+}
+
 // recreated is for a topic that is not the one whose offsets the ledger holds (KIP-516): it was
 // deleted and created again. Its offsets say nothing of what was handled, and with the old
 // topic the brokers have forgotten which records of the last messages are out.

@@ -99,7 +99,7 @@ mutant next-batch-moves-the-ledger-behind writer.go 'if err := await(ctx, g.ledg
 mutant next-batch-does-not-wait-for-the-commit writers.go 'ledger, turn := prev.stored, prev.taken' 'ledger, turn := prev.stored, prev.stored' NextBatchIsInserted
 mutant evict-before-the-offsets session.go 'if err := s.evict(s.work, added[k.Input]); err != nil' 'if err := error(nil); err != nil' 'DeadOwnersTransaction'
 mutant evict-ends-sessions evict.go 's.store.endSessions(ctx, owner)' 's.store.endSessions(ctx, "nobody")' 'DeadOwnersRowLock'
-mutant topic-id-is-compared takeover.go 'if e.topicID != topicID && ' 'if false && ' 'RecreatedInputTopicStops$'
+mutant topic-id-is-compared takeover.go 'if anotherTopic(e.topicID, topicID) {' 'if false {' 'RecreatedInputTopicStops$'
 mutant commits-are-flushed feedback.go "IN ('off', 'local')" "IN ('nothing')" CommitsAreFlushed
 mutant read-under-an-earlier-claim claims.go 'if cl == nil || cl.given || cl != m.claim {' 'if cl == nil || cl.given {' PartitionThatComesBack
 mutant spaces-are-not-cut-off kept.go 'if k.limits == [6]int{} {' 'if true {' SpacesThat

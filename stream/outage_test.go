@@ -61,8 +61,9 @@ func (o *outage) publishAs(m message) {
 	}
 }
 
-// settled waits until all is delivered and nothing is complained of: for longer than a session waits for acknowledgements: of a broker that died in the middle they may
-// never come, and then the next session begins.
+// settled waits until all is delivered and nothing is complained of, for longer than a session waits for
+// acknowledgements (produceTimeout): those of a broker that died in the middle may never come, and then the next
+// session begins.
 func (o *outage) settled() {
 	o.t.Helper()
 	const acknowledgements = 45 * time.Second

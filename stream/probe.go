@@ -26,10 +26,12 @@ func (s *session) probe(ctx context.Context) error {
 			return nil
 		}
 		s.state.probed(sinkPostgres, ask(ctx, "feedback database", s.store.ping))
-		s.state.probed(sinkKafka, ask(ctx, "kafka", func(ctx context.Context) error {
-			return topicsTake(ctx, s.cl, &s.cfg.Kafka)
+		var input [16]byte
+		s.state.probed(sinkKafka, ask(ctx, "kafka", func(ctx context.Context) (err error) {
+			input, err = topicsTake(ctx, s.cl, &s.cfg.Kafka)
+			return err
 		}))
-		if err := s.inputStands(ctx); err != nil {
+		if err := s.inputStands(input); err != nil {
 			return err
 		}
 		if err := s.limitsStand(ctx); err != nil {

@@ -76,7 +76,7 @@ func (s *session) takePartition(ctx context.Context, partition int32, spans map[
 	in := spans[partition]
 	var next int64
 	var behind *recovery
-	if e.topicID != topicID && e.topicID != ([16]byte{}) && topicID != ([16]byte{}) {
+	if anotherTopic(e.topicID, topicID) {
 		next, err = s.recreated(ctx, partition, e, in)
 	} else {
 		next, behind, err = s.position(ctx, partition, k, e, in)

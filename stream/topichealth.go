@@ -16,8 +16,9 @@ import (
 
 // topicsTake reports whether the brokers would take what a session has for them: every topic
 // is there, its partitions have leaders, and those that are written to as many replicas in
-// sync as min.insync.replicas asks for. The client retries such faults in silence.
-func topicsTake(ctx context.Context, cl *kgo.Client, k *KafkaConfig) error {
+// sync as min.insync.replicas asks for. The client retries such faults in silence. The input topic's id is
+// zero where nobody tells it.
+func topicsTake(ctx context.Context, cl *kgo.Client, k *KafkaConfig) (input [16]byte, err error) {
 	req := kmsg.NewPtrMetadataRequest()
 	for _, name := range []string{k.Input, k.Output, k.DeadLetter} {
 		topic := kmsg.NewMetadataRequestTopic()
@@ -26,7 +27,7 @@ func topicsTake(ctx context.Context, cl *kgo.Client, k *KafkaConfig) error {
 	}
 	resp, err := req.RequestWith(ctx, cl)
 	if err != nil {
-		return err
+		return input, err
 	}
 	var faults []error
 	for i := range resp.Topics {
@@ -37,29 +38,21 @@ func topicsTake(ctx context.Context, cl *kgo.Client, k *KafkaConfig) error {
 		}
 		if faults = append(faults, leaderless(t)); *t.Topic != k.Input {
 			faults = append(faults, thinned(ctx, cl, t))
+		} else {
+			input = t.TopicID
 		}
 	}
-	return errors.Join(faults...)
+	return input, errors.Join(faults...)
 }
 
-// inputStands returns an error when the input topic was deleted and created again under the session. Newer brokers
-// serve nobody who means the old one (KIP-516), those before Kafka 3.1 go on with the new one's offsets.
-func (s *session) inputStands(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	req := kmsg.NewPtrMetadataRequest()
-	topic := kmsg.NewMetadataRequestTopic()
-	topic.Topic = new(s.topics.input.name)
-	req.Topics = append(req.Topics, topic)
-	resp, err := req.RequestWith(ctx, s.cl)
-	if err != nil || len(resp.Topics) != 1 || resp.Topics[0].ErrorCode != 0 {
-		return nil // the probe says that otherwise
+// inputStands returns an error when the input topic, which has this id now, was deleted and created again under the
+// session. Newer brokers serve nobody who means the old one (KIP-516), those before Kafka 3.1 go on with the new
+// one's offsets.
+func (s *session) inputStands(now [16]byte) error {
+	if anotherTopic(s.topics.input.id, now) {
+		return fmt.Errorf("topic %s was deleted and created again: beginning anew", s.topics.input.name)
 	}
-	was, is := s.topics.input.id, resp.Topics[0].TopicID
-	if was == is || was == ([16]byte{}) || is == ([16]byte{}) {
-		return nil
-	}
-	return fmt.Errorf("topic %s was deleted and created again: beginning anew", s.topics.input.name)
+	return nil
 }
 
 func topicFault(name string, err error) error {
