@@ -130,7 +130,7 @@ func (k *Kafka) Gone() (err error) {
 
 func (k *Kafka) running() (n int) {
 	for _, b := range k.brokers {
-		if b.proc != nil && b.proc.running() {
+		if b.proc.running() {
 			n++
 		}
 	}

@@ -37,7 +37,7 @@ type Detour struct {
 
 // fork starts the process unless it runs.
 func (b *broker) fork(ctx context.Context, install installation, options KafkaOptions) error {
-	if b.proc != nil && b.proc.running() {
+	if b.proc.running() {
 		return nil
 	}
 	heap := options.HeapMB

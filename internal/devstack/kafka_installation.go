@@ -163,6 +163,11 @@ func (i installation) flags() []string {
 	}
 }
 
+// small are the flags of a JVM that does little, or not for long.
+func (i installation) small() []string {
+	return append([]string{"-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"}, i.flags()...)
+}
+
 // environment keeps JAVA_TOOL_OPTIONS and the like of the user away from the brokers.
 func (i installation) environment() []string {
 	return []string{"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8", "TZ=UTC"}
@@ -205,8 +210,7 @@ func (i installation) format(ctx context.Context, dir string, scramUsers []strin
 	if err := os.WriteFile(properties, settings, 0o600); err != nil {
 		return c, fmt.Errorf("write the settings to format with: %w", err)
 	}
-	args := append([]string{"-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"}, i.flags()...)
-	args = append(args, "kafka.tools.StorageTool", "format", "--cluster-id", kafkaUUID(), "--config", properties)
+	args := append(i.small(), "kafka.tools.StorageTool", "format", "--cluster-id", kafkaUUID(), "--config", properties)
 	for _, user := range scramUsers {
 		args = append(args, "--add-scram", user)
 	}

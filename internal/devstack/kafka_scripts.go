@@ -23,7 +23,7 @@ func kafkaScripts() map[string]string {
 // WriteScripts puts Kafka's command line tools into a directory, under their names in its
 // distribution. They take the same arguments, and log nothing but warnings.
 func (k *Kafka) WriteScripts(dir string) error {
-	flags := append([]string{"-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"}, k.install.flags()...)
+	flags := k.install.small()
 	tools, err := k.install.tools()
 	if err != nil {
 		return err

@@ -34,9 +34,11 @@ func (i installation) before(major, minor int) bool {
 // needsZooKeeper reports whether the version is older than the StorageTool that makes SCRAM users (KIP-900).
 func (i installation) needsZooKeeper() bool { return i.before(3, 5) }
 
+func (i installation) servesSASL() bool { return !i.before(3, 0) }
+
 // start starts the server unless it runs, and waits until it listens.
 func (z *zooKeeper) start(ctx context.Context, install installation) error {
-	if z.proc != nil && z.proc.running() {
+	if z.proc.running() {
 		return nil
 	}
 	properties := filepath.Join(z.dir, "zoo.cfg")
@@ -48,9 +50,8 @@ func (z *zooKeeper) start(ctx context.Context, install installation) error {
 	if err := errors.Join(os.MkdirAll(z.dir, 0o700), os.WriteFile(properties, settings, 0o600)); err != nil {
 		return fmt.Errorf("write the settings of zookeeper: %w", err)
 	}
-	args := append([]string{"-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"}, install.flags()...)
 	proc, err := startProcess(ctx, command{
-		name: "zookeeper", path: install.java, args: append(args, "org.apache.zookeeper.server.quorum.QuorumPeerMain", properties),
+		name: "zookeeper", path: install.java, args: append(install.small(), "org.apache.zookeeper.server.quorum.QuorumPeerMain", properties),
 		env: install.environment(), dir: z.dir, death: syscall.SIGKILL,
 	})
 	if err != nil {
@@ -66,15 +67,12 @@ func (z *zooKeeper) start(ctx context.Context, install installation) error {
 	})
 }
 
-func (i installation) servesSASL() bool { return !i.before(3, 0) }
-
 // addUsers makes the SCRAM users of the cluster, before any broker runs.
 func (z *zooKeeper) addUsers(ctx context.Context, install installation, name, password string) error {
 	secret := "=[password=" + password + "]"
-	args := append([]string{"-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"}, install.flags()...)
 	return runToEnd(ctx, command{
 		name: "kafka's tool for users", path: install.java, env: install.environment(), dir: z.dir, death: syscall.SIGKILL,
-		args: append(args, "kafka.admin.ConfigCommand", "--zookeeper", loopback(z.port), "--alter", "--entity-type", "users", "--entity-name", name,
+		args: append(install.small(), "kafka.admin.ConfigCommand", "--zookeeper", loopback(z.port), "--alter", "--entity-type", "users", "--entity-name", name,
 			"--add-config", "SCRAM-SHA-512"+secret+",SCRAM-SHA-256"+secret),
 	})
 }

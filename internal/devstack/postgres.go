@@ -108,7 +108,7 @@ func (s *Postgres) Start(ctx context.Context) error {
 	if s.closed {
 		return fmt.Errorf("start postgres: %w", ErrClosed)
 	}
-	if s.proc != nil && s.proc.running() {
+	if s.proc.running() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, startLimit)

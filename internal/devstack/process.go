@@ -106,8 +106,11 @@ func (p *process) kill() {
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// running tells whether the process has not ended yet.
+// running tells whether the process has not ended yet; nil is one that was never started.
 func (p *process) running() bool {
+	if p == nil {
+		return false
+	}
 	select {
 	case <-p.exited:
 		return false
