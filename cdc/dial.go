@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"time"
@@ -19,12 +20,7 @@ const askLimit = 5 * time.Second
 const prepareLimit = 6 * askLimit
 
 // dsnKey is the setting that an operator would correct.
-func (c *Config) dsnKey() string {
-	if c.DSNKey == "" {
-		return "source.dsn"
-	}
-	return c.DSNKey
-}
+func (c *Config) dsnKey() string { return cmp.Or(c.DSNKey, "source.dsn") }
 
 // application is how the server's views name the reader's connections.
 func (c *Config) application() string { return "tiffin/" + c.Slot }

@@ -144,10 +144,18 @@ func (p *prepared) checkSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) e
 	return nil
 }
 
-func (p *prepared) dropSlot(ctx context.Context, cfg *Config, conn *pgx.Conn, reason string) error {
-	cfg.Log.Warn("dropping replication slot", "slot", cfg.Slot, "reason", reason, "retained_bytes", p.slot.retained)
+// dropIdle drops our slot, from which nobody reads.
+func dropIdle(ctx context.Context, cfg *Config, conn *pgx.Conn, reason string, retained int64) error {
+	cfg.Log.Warn("dropping replication slot", "slot", cfg.Slot, "reason", reason, "retained_bytes", retained)
 	if _, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", cfg.Slot); err != nil {
 		return &Error{Op: "drop replication slot", On: cfg.Slot, Err: err}
+	}
+	return nil
+}
+
+func (p *prepared) dropSlot(ctx context.Context, cfg *Config, conn *pgx.Conn, reason string) error {
+	if err := dropIdle(ctx, cfg, conn, reason, p.slot.retained); err != nil {
+		return err
 	}
 	p.slot, p.changed = slotFacts{}, reason
 	return nil
@@ -261,8 +269,7 @@ func makeSlot(ctx context.Context, cfg *Config, conn *pgx.Conn, repl *pgconn.PgC
 // makeOwnSlot makes a slot that goes with the connection that reads from it, however that ends: nobody is left
 // to drop it otherwise.
 func makeOwnSlot(ctx context.Context, cfg *Config, repl *pgconn.PgConn) error {
-	_, err := repl.Exec(ctx, "SELECT pg_create_logical_replication_slot("+literal(cfg.Slot)+", 'pgoutput', true)").ReadAll()
-	if err != nil {
+	if _, err := repl.Exec(ctx, slotStep(cfg).SQL).ReadAll(); err != nil {
 		return &Error{Op: "create temporary replication slot", On: cfg.Slot, Err: err}
 	}
 	return nil

@@ -64,9 +64,8 @@ func endMaking(ctx context.Context, cfg *Config, conn *pgx.Conn, slot slotFacts)
 
 // endLoading drops the slot from which nobody reads while the table is loaded.
 func endLoading(ctx context.Context, cfg *Config, conn *pgx.Conn, slot slotFacts) error {
-	cfg.Log.Warn("dropping replication slot", "slot", cfg.Slot, "reason", "retained_wal", "retained_bytes", slot.retained)
-	if _, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", cfg.Slot); err != nil {
-		return &Error{Op: "drop replication slot", On: cfg.Slot, Err: err}
+	if err := dropIdle(ctx, cfg, conn, "retained_wal", slot.retained); err != nil {
+		return err
 	}
 	return &Error{
 		Op: "load table", On: cfg.Table,

@@ -86,13 +86,16 @@ const allVisible = "DO $$ DECLARE mine xid8 := pg_current_xact_id(); " +
 	"BEGIN WHILE pg_snapshot_xmin(pg_current_snapshot()) < mine LOOP PERFORM pg_sleep(0.1); END LOOP; END $$;"
 
 func slotStep(cfg *Config) Step {
-	failover := ""
+	options := ""
+	if cfg.ownSlot {
+		options = ", temporary => true"
+	}
 	if cfg.Failover {
-		failover = ", failover => true"
+		options += ", failover => true"
 	}
 	return Step{
 		part: partSlot, Why: "does not exist", Settles: allVisible,
-		SQL: "SELECT pg_create_logical_replication_slot(" + literal(cfg.Slot) + ", 'pgoutput'" + failover + ");",
+		SQL: "SELECT pg_create_logical_replication_slot(" + literal(cfg.Slot) + ", 'pgoutput'" + options + ");",
 	}
 }
 
