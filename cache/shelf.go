@@ -15,7 +15,6 @@ type shelf struct {
 	mu     sync.RWMutex
 	lru    lossy
 	budget int64 // what ristretto is to keep within: the index's, less slack
-	slack  int64
 	closed bool
 	growth int64 // bytes by which postings grew since ristretto was waited for: the writer's own
 }
@@ -40,8 +39,7 @@ const maxCounters = 1 << 20
 const slackPart = 64
 
 func newShelf(budget int64) (*shelf, error) {
-	slack := budget / slackPart
-	budget -= slack
+	budget -= budget / slackPart
 	lru, err := ristretto.NewCache(&ristretto.Config[uint64, *posting]{
 		// ristretto asks for ten counters an entry. A posting of 10 M subscriptions and
 		// 100 k restaurants takes about 800 bytes; a counter takes 3, so that a large budget
@@ -54,7 +52,7 @@ func newShelf(budget int64) (*shelf, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &shelf{lru: lru, budget: budget, slack: slack}, nil
+	return &shelf{lru: lru, budget: budget}, nil
 }
 
 func (s *shelf) find(restaurant uint32) *posting {
@@ -101,7 +99,7 @@ func (s *shelf) recharge(restaurant uint32, p *posting) bool {
 // bytes: ristretto makes room for what is new only (sampledLFU.updateIfHas). It hears of growth later,
 // and is waited for when that may be as much as the slack. The writer's own.
 func (s *shelf) outgrown(by int64) bool {
-	if s.growth += by; s.growth > s.slack {
+	if s.growth += by; s.growth > s.budget/slackPart {
 		s.settle()
 		s.growth = by
 	}
