@@ -7,11 +7,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/internal/devstack/devstacktest"
+	"example.com/tiffin/stream"
 )
 
 // Three brokers, one fault after the other: delivery pauses if it must, says why within 15 s,
@@ -28,6 +30,7 @@ func TestBrokerFaultsLoseNothing(t *testing.T) {
 		{"one killed in a backlog, then all", 60, (*outage).brokersKilled, ""},
 		{"leaders moved in a backlog", 60, (*outage).leadersMoved, ""},
 		{"one after the other restarted", 60, (*outage).brokersRestarted, ""},
+		{"a transaction without an end", 60, (*outage).transactionWithoutEnd, ""},
 		{"not enough replicas", 200, (*outage).notEnoughReplicas, "&idle_in_transaction_session_timeout=1s"},
 	} {
 		t.Run(c.name, func(t *testing.T) { //nolint:paralleltest // one cluster, one fault after the other
@@ -158,6 +161,70 @@ func (o *outage) notEnoughReplicas(k *devstack.Kafka) {
 	}
 	o.publish(4)
 	o.startBrokers(k)
+}
+
+// transactionWithoutEnd: the coordinator has the outcome of a predecessor's transaction, and a partition that
+// is to be told of it has no leader. Such a one also comes of brokers before 3.8 by themselves (KAFKA-16352).
+func (o *outage) transactionWithoutEnd(k *devstack.Kafka) {
+	if devstack.KafkaBefore(3, 0) {
+		o.t.Skip("older brokers do not tell of their transactions (KIP-664)")
+	}
+	const last = 2
+	if err := o.stop(); err != nil {
+		o.t.Fatal(err)
+	}
+	id := o.transactionIDs()[1]
+	cl, err := kgo.NewClient(kgo.SeedBrokers(k.PlainBrokers()...), kgo.TransactionalID(id), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := cl.BeginTransaction(); err != nil {
+		o.t.Fatal(err)
+	}
+	topic, partition := o.aloneOn(last + 1)
+	if err := cl.ProduceSync(o.t.Context(), &kgo.Record{Topic: topic, Partition: partition, Value: []byte("v")}).FirstErr(); err != nil {
+		o.t.Fatal(err)
+	}
+	k.KillBroker(last)
+	if err := cl.EndTransaction(o.t.Context(), kgo.TryCommit); err != nil {
+		o.t.Fatal(err)
+	}
+	o.publish(4)
+	o.engine, o.stop = o.start(func(cfg *stream.Config) { cfg.Registerer = prometheus.NewRegistry() })
+	o.settled()
+	if state := o.transactionStates()[id]; state != "PrepareCommit" {
+		o.t.Errorf("the state of transaction %s is %s: the test has shown nothing", id, state)
+	}
+	if !o.log.has("another transactional id is used", id, "PrepareCommit", "fix=") {
+		o.t.Error("the log does not tell of it")
+	}
+	o.startBrokers(k)
+	o.eventually("the end of the transaction", func() bool { return o.transactionStates()[id] == "CompleteCommit" })
+}
+
+// aloneOn makes a topic without replicas and returns its partition on a broker.
+func (o *outage) aloneOn(broker int32) (topic string, partition int32) {
+	o.t.Helper()
+	topic = o.cfg.Kafka.Output + "_alone"
+	adm := kadm.NewClient(o.admin)
+	if _, err := adm.CreateTopic(o.t.Context(), 3, 1, map[string]*string{"min.insync.replicas": new("1")}, topic); err != nil {
+		o.t.Fatal(err)
+	}
+	o.eventually("a partition on the broker", func() bool {
+		topics, err := adm.ListTopics(o.t.Context(), topic)
+		if err != nil {
+			return false
+		}
+		for _, p := range topics[topic].Partitions {
+			if p.Leader == broker {
+				partition = p.Partition
+				return true
+			}
+		}
+		return false
+	})
+	return topic, partition
 }
 
 // A topic that asks for more replicas than it has takes nothing, though none is out of sync; the client

@@ -1,6 +1,7 @@
 package stream_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/stream"
 )
 
@@ -17,20 +19,36 @@ import (
 // would be unstable, and readers of the output would wait, for as long as that.
 func TestDeadOwnersTransactionIsEnded(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, map[string][]string{"r": clients(3)})
-	first := campaign("r", "first")
-	at := r.publish(0, first.json(t))
-	r.untilNow()
-	r.db.Exec(t, `UPDATE tiffin.progress SET owner = 'one'`) // as whoever dies leaves it
-	r.leaveOpen("one", 5*time.Minute)
-	second := campaign("r", "second")
-	after := r.publish(0, second.json(t))
-	r.untilNow(func(c *stream.Config) { c.Kafka.Process, c.Kafka.InstanceID = "two", "two" })
-	var want []delivery
-	for _, c := range clients(3) {
-		want = append(want, r.expect(first, 0, at, c), r.expect(second, 0, after, c))
+	for _, c := range []struct {
+		name     string
+		producer int
+		next     string
+	}{
+		{"by another", 0, "two"},
+		{"under a spare id, by another", 3, "two"},
+		{"under a spare id, by its own next life", 3, "one"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			if c.producer >= 3 && devstack.KafkaBefore(3, 0) {
+				t.Skip("with older brokers no spare id is used")
+			}
+			r := newRig(t, 1, map[string][]string{"r": clients(3)})
+			first := campaign("r", "first")
+			at := r.publish(0, first.json(t))
+			r.untilNow()
+			r.db.Exec(t, `UPDATE tiffin.progress SET owner = 'one'`) // as whoever dies leaves it
+			r.leaveOpen("one", c.producer, 5*time.Minute)
+			second := campaign("r", "second")
+			after := r.publish(0, second.json(t))
+			r.untilNow(func(cfg *stream.Config) { cfg.Kafka.Process, cfg.Kafka.InstanceID = c.next, c.next })
+			var want []delivery
+			for _, client := range clients(3) {
+				want = append(want, r.expect(first, 0, at, client), r.expect(second, 0, after, client))
+			}
+			r.wantBoth(want)
+		})
 	}
-	r.wantBoth(want)
 }
 
 // A process that is stopped, or whose machine vanished, in a transaction of the feedback database
@@ -74,9 +92,9 @@ func TestDeadOwnersRowLockIsEnded(t *testing.T) {
 }
 
 // leaveOpen begins a transaction as the process would, with a record and the group's offset in it.
-func (r *rig) leaveOpen(process string, timeout time.Duration) {
+func (r *rig) leaveOpen(process string, producer int, timeout time.Duration) {
 	r.t.Helper()
-	id := r.cfg.Kafka.Group + "." + process + ".0"
+	id := fmt.Sprintf("%s.%s.%d", r.cfg.Kafka.Group, process, producer)
 	cl, err := kgo.NewClient(kgo.SeedBrokers(r.cfg.Kafka.Brokers...), kgo.TransactionalID(id), kgo.TransactionTimeout(timeout), kgo.DefaultProduceTopic(r.cfg.Kafka.Output))
 	if err != nil {
 		r.t.Fatal(err)
@@ -88,12 +106,12 @@ func (r *rig) leaveOpen(process string, timeout time.Duration) {
 	if err := cl.ProduceSync(r.t.Context(), kgo.StringRecord("never committed")).FirstErr(); err != nil {
 		r.t.Fatal(err)
 	}
-	producer, epoch, err := cl.ProducerID(r.t.Context())
+	producerID, epoch, err := cl.ProducerID(r.t.Context())
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	add := kmsg.NewPtrAddOffsetsToTxnRequest() // brokers before KIP-890 want to be told
-	add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = id, producer, epoch, r.cfg.Kafka.Group
+	add.TransactionalID, add.ProducerID, add.ProducerEpoch, add.Group = id, producerID, epoch, r.cfg.Kafka.Group
 	added, err := add.RequestWith(r.t.Context(), cl)
 	if err != nil {
 		r.t.Fatal(err)
@@ -102,7 +120,7 @@ func (r *rig) leaveOpen(process string, timeout time.Duration) {
 		r.t.Fatal(err)
 	}
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
-	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group, req.Generation = id, producer, epoch, r.cfg.Kafka.Group, -1
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group, req.Generation = id, producerID, epoch, r.cfg.Kafka.Group, -1
 	topic := kmsg.NewTxnOffsetCommitRequestTopic()
 	topic.Topic = r.cfg.Kafka.Input
 	topics, err := kadm.NewClient(r.admin).ListTopics(r.t.Context(), topic.Topic)

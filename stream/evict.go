@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -49,9 +50,12 @@ func (s *session) endTransactions(ctx context.Context, process string) {
 	if s.cfg.Mode != ExactlyOnce {
 		return
 	}
+	ids := openSpares(ctx, s.cl, s.cfg, process)
 	for n := range producersPerProcess {
-		id := transactionalID(s.cfg, process, n)
-		if err := s.endTransaction(ctx, id); err != nil {
+		ids = append(ids, transactionalID(s.cfg, process, n))
+	}
+	for _, id := range ids {
+		if err := endTransaction(ctx, s.cl, id); err != nil {
 			s.log.Warn("a transaction stays open until the brokers give it up; readers of the output wait for it",
 				"transactional_id", id, "at_most", transactionTimeout, "err", err)
 		}
@@ -60,13 +64,13 @@ func (s *session) endTransactions(ctx context.Context, process string) {
 
 // endTransaction raises the epoch of a transactional id, which fences its producer and aborts
 // what that has open (KIP-98, InitProducerId).
-func (s *session) endTransaction(ctx context.Context, id string) error {
+func endTransaction(ctx context.Context, cl *kgo.Client, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, evictTimeout)
 	defer cancel()
 	for {
 		req := kmsg.NewPtrInitProducerIDRequest()
 		req.TransactionalID, req.TransactionTimeoutMillis = &id, int32(transactionTimeout.Milliseconds())
-		resp, err := req.RequestWith(ctx, s.cl)
+		resp, err := req.RequestWith(ctx, cl)
 		if err == nil {
 			err = kerr.ErrorForCode(resp.ErrorCode)
 		}

@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -10,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -138,6 +136,8 @@ func (p *producer) sendDeliveries(ctx context.Context, t *trigger, env *envelope
 func (p *producer) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, produceTimeout)
 	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer p.watch(ctx, end)()
 	p.records.end()
 	err := p.cl.Flush(ctx)
 	p.deadBytes = 0
@@ -145,7 +145,7 @@ func (p *producer) flush(ctx context.Context) error {
 		return failed
 	}
 	if err != nil {
-		return fmt.Errorf("wait for the brokers' acknowledgements: %w", err)
+		return fmt.Errorf("wait for the brokers' acknowledgements: %w", context.Cause(ctx))
 	}
 	return nil
 }
@@ -357,99 +357,4 @@ func (w *arenaWriter) end() {
 		w.a.done()
 		w.a = nil
 	}
-}
-
-// rotation lends the producers of a process in turn. Batches take them; lanes and recoveries borrow,
-// one fewer at a time than there are, so that a batch never waits for the end of a chunk.
-type rotation struct {
-	free chan *producer
-	lent chan struct{}
-	all  []*producer
-}
-
-// newRotation makes the producers and, in exactly_once mode, takes over their transactional
-// ids, which ends whatever a predecessor left open.
-func newRotation(ctx context.Context, cfg *Config, topics topics) (*rotation, error) {
-	r := &rotation{free: make(chan *producer, producersPerProcess), lent: make(chan struct{}, producersPerProcess-1)}
-	explicit, err := wantsAddOffsets(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	for n := range producersPerProcess {
-		p, err := newProducer(cfg, topics, n)
-		if err != nil {
-			r.close(ctx)
-			return nil, err
-		}
-		p.explicit = explicit
-		r.all = append(r.all, p)
-	}
-	if err := r.init(ctx); err != nil {
-		r.close(ctx)
-		return nil, err
-	}
-	for _, p := range r.all {
-		r.free <- p
-	}
-	return r, nil
-}
-
-func (r *rotation) init(ctx context.Context) error {
-	errs := make([]error, len(r.all))
-	var wg sync.WaitGroup
-	for i, p := range r.all {
-		if p.txnID == "" {
-			continue
-		}
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, produceTimeout)
-			defer cancel()
-			if _, _, err := p.cl.ProducerID(ctx); err != nil {
-				errs[i] = fmt.Errorf("take over transactional id %s: %w", p.txnID, err)
-				if errors.Is(err, kerr.TransactionalIDNotFound) || errors.Is(err, kerr.UnsupportedVersion) {
-					errs[i] = fmt.Errorf("%w (a broker without transactions needs delivery.mode: at_least_once)", errs[i])
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-func (r *rotation) take(ctx context.Context) (*producer, error) {
-	select {
-	case p := <-r.free:
-		return p, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-func (r *rotation) give(p *producer) { r.free <- p }
-
-// borrow is take for a chunk of a lane; giveBack ends it.
-func (r *rotation) borrow(ctx context.Context) (*producer, error) {
-	select {
-	case r.lent <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	p, err := r.take(ctx)
-	if err != nil {
-		<-r.lent
-	}
-	return p, err
-}
-
-func (r *rotation) giveBack(p *producer) {
-	r.give(p)
-	<-r.lent
-}
-
-func (r *rotation) close(ctx context.Context) {
-	var wg sync.WaitGroup
-	for _, p := range r.all {
-		wg.Go(func() { p.close(ctx) })
-	}
-	wg.Wait()
 }
