@@ -64,7 +64,7 @@ func (c *changes) makeRoom() {
 // spill writes the run in hand to the file. If that cannot be, the run stays in memory and
 // goes on growing: nothing is lost but the bound.
 func (c *changes) spill() {
-	c.sortRun()
+	c.run, c.scratch = sortNumbers(c.run, c.scratch)
 	end := c.file.end
 	for part := range slices.Chunk(c.run, portionMax) {
 		c.raw = c.raw[:0]
@@ -82,7 +82,7 @@ func (c *changes) spill() {
 
 // sort makes the changes ready to be taken.
 func (c *changes) sort() error {
-	c.sortRun()
+	c.run, c.scratch = sortNumbers(c.run, c.scratch)
 	at := int64(0)
 	for _, n := range c.spilled {
 		h := &head{file: &c.file, at: at, left: n}
@@ -210,42 +210,4 @@ func (c *changes) sift(i int) {
 		c.heads[i], c.heads[least] = c.heads[least], c.heads[i]
 		i = least
 	}
-}
-
-// radixLeast is where a pass over 256 counters a byte costs less than comparing.
-const radixLeast = 256
-
-// sortRun sorts the run in hand: by bytes, the lowest first (LSD radix sort; Knuth, TAOCP
-// 5.2.5), leaving out the bytes that all changes share.
-func (c *changes) sortRun() {
-	if len(c.run) < radixLeast {
-		slices.Sort(c.run)
-		return
-	}
-	differ := uint64(0)
-	for _, ch := range c.run {
-		differ |= ch ^ c.run[0]
-	}
-	c.scratch = slices.Grow(c.scratch[:0], len(c.run))[:len(c.run)]
-	from, to := c.run, c.scratch
-	for shift := 0; shift < 64; shift += 8 {
-		if differ>>shift&255 == 0 {
-			continue
-		}
-		var at [256]int
-		for _, ch := range from {
-			at[ch>>shift&255]++
-		}
-		sum := 0
-		for i, n := range at {
-			at[i], sum = sum, sum+n
-		}
-		for _, ch := range from {
-			b := ch >> shift & 255
-			to[at[b]] = ch
-			at[b]++
-		}
-		from, to = to, from
-	}
-	c.run, c.scratch = from, to
 }

@@ -165,8 +165,9 @@ func (l *Load) Finish(s Snapshot) error {
 	var done sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		done.Go(func() {
+			var room []uint32
 			for i := range shards {
-				l.shelve(i)
+				l.shelve(i, &room)
 			}
 		})
 	}
@@ -190,8 +191,8 @@ func (l *Load) Abort() {
 	l.index.cur.CompareAndSwap(l.st, nil)
 }
 
-// shelve turns a shard's lists into postings.
-func (l *Load) shelve(shard int) {
+// shelve turns a shard's lists into postings, which are sorted in room.
+func (l *Load) shelve(shard int, room *[]uint32) {
 	b := &l.build[shard]
 	for i, list := range b.lists {
 		if list.rows == 0 {
@@ -202,7 +203,7 @@ func (l *Load) shelve(shard int) {
 		e.mu.Lock()
 		e.rows = list.rows
 		if !list.dropped {
-			p := newPosting(list.clients)
+			p := newPosting(list.clients, room)
 			p.gen = e.gen
 			e.near = weak.Make(p)
 			l.index.shelf.put(n, p)

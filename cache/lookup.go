@@ -113,7 +113,7 @@ func (x *Index) fill(ctx context.Context, st *state, restaurant string, n uint32
 	if err != nil {
 		return nil, err
 	}
-	p := newPosting(rows)
+	p := newPosting(rows, new([]uint32))
 	p.seen = &snap
 	if err := p.replay(t.log, snap); err != nil {
 		err = fmt.Errorf("replay what was applied while it was read: %w", err)

@@ -45,9 +45,10 @@ func (v *view) len() int {
 	return len(v.small)
 }
 
-// newPosting takes the client of every row, in any order, and keeps the slice.
-func newPosting(rows []uint32) *posting {
-	slices.Sort(rows)
+// newPosting takes the client of every row, in any order; the slice is the posting's from then on. What is in
+// room does not matter: it is sorted in, and used again by the next call.
+func newPosting(rows []uint32, room *[]uint32) *posting {
+	rows, *room = sortNumbers(rows, *room)
 	p := &posting{}
 	kept := rows[:0]
 	for i, c := range rows {
@@ -58,10 +59,16 @@ func newPosting(rows []uint32) *posting {
 		kept = append(kept, c)
 	}
 	p.small = kept
-	if len(kept) > smallMax {
+	switch {
+	case len(kept) > smallMax:
 		p.enlarge()
-	} else if cap(kept) > len(kept)+len(kept)/4 {
+	case cap(kept) > len(kept)+len(kept)/4:
 		p.small = append(make([]uint32, 0, len(kept)), kept...)
+	default:
+		return p
+	}
+	if cap(kept) > cap(*room) {
+		*room = kept
 	}
 	return p
 }

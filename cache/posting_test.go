@@ -39,7 +39,7 @@ func TestPostingIsTheMultisetOfItsRows(t *testing.T) {
 			rows = append(rows, c)
 			want[c]++
 		}
-		p := newPosting(rows)
+		p := newPosting(rows, new([]uint32))
 		checkPosting(t, p, want)
 		type kept struct {
 			v    *view
@@ -87,7 +87,7 @@ func TestViewFollowsTheRows(t *testing.T) {
 		for i := range rows {
 			rows[i] = uint32(i)
 		}
-		p := newPosting(rows)
+		p := newPosting(rows, new([]uint32))
 		for i := range 5 {
 			if p.view().len() != n+i {
 				t.Fatalf("%d clients, want %d", p.view().len(), n+i)
@@ -110,7 +110,7 @@ func TestViewYieldsAnyRange(t *testing.T) {
 		for i := range rows {
 			rows[i] = uint32(i * 37)
 		}
-		v := newPosting(rows).view()
+		v := newPosting(rows, new([]uint32)).view()
 		for _, r := range [][2]int{{0, n}, {0, 1}, {n / 3, n / 2}, {n - 1, n}, {-5, n + 5}, {n, n + 1}, {5, 2}} {
 			got := slices.Collect(v.between(r[0], r[1]))
 			var want []uint32
@@ -127,7 +127,7 @@ func TestViewYieldsAnyRange(t *testing.T) {
 func FuzzPosting(f *testing.F) {
 	f.Add([]byte{1, 2, 3, 129, 1, 1, 130})
 	f.Fuzz(func(t *testing.T, ops []byte) {
-		p, want := newPosting(nil), map[uint32]int{}
+		p, want := newPosting(nil, new([]uint32)), map[uint32]int{}
 		for _, o := range ops {
 			c := uint32(o & 127)
 			if o < 128 {

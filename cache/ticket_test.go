@@ -131,7 +131,7 @@ func TestTruncateLeavesNothing(t *testing.T) {
 
 func TestReplayBeginsAtTheLastTruncate(t *testing.T) {
 	t.Parallel()
-	p := newPosting([]uint32{1, 2})
+	p := newPosting([]uint32{1, 2}, new([]uint32))
 	err := p.replay([]gathered{
 		{xid: 20, changes: []uint64{change(0, 9, 1)}}, // of a row that the truncated table does not show
 		{xid: 21, truncate: true, changes: []uint64{change(0, 3, 0)}},
