@@ -28,7 +28,7 @@ const (
 	shardBits  = 6 // 64 shards: two goroutines of a load meet in 1 of 64 additions
 	shardCount = 1 << shardBits
 	chunkBits  = 8
-	chunkLen   = 1 << chunkBits // 5.3 KiB: small installations stay small
+	chunkLen   = 1 << chunkBits // 6 KiB: small installations stay small
 	maxLocal   = 1 << (31 - shardBits)
 	// A slot is local number + 1 and, above, bits of the hash that tell most texts apart
 	// without a look at them, which are two cache misses.
@@ -54,10 +54,16 @@ type shard struct {
 // chunk holds the texts of consecutive local numbers. The bytes of a number are written
 // before the number is first given to anybody and after nobody can hold it any more.
 type chunk struct {
-	short [chunkLen][16]byte
-	kind  [chunkLen]uint8
-	state [chunkLen]uint32 // see the bits below; under the shard's lock
+	items [chunkLen]item
 	long  atomic.Pointer[[chunkLen]string]
+}
+
+// item is what there is of a number, in one place: each place is a miss of the cache, and of the translation of
+// its address.
+type item struct {
+	short [16]byte
+	state uint32 // see the bits below; under the shard's lock
+	kind  uint8
 }
 
 // The state of a number: with rows, their count; without, the epoch of the last moment when
@@ -151,8 +157,8 @@ func (d *dictionary) stored(n uint32) (t stored) {
 	local := n >> shardBits
 	c := (*d.shards[n%shardCount].chunks.Load())[local>>chunkBits]
 	i := local % chunkLen
-	t.short = c.short[i]
-	if t.kind = c.kind[i]; t.kind == kindLong {
+	t.short = c.items[i].short
+	if t.kind = c.items[i].kind; t.kind == kindLong {
 		t.long = c.long.Load()[i]
 	}
 	return t
@@ -226,8 +232,8 @@ func (d *dictionary) add(s *shard, h uint64, t *text, rows uint32) (uint32, erro
 		d.reach(s, local)
 	}
 	c, i := s.chunk(local), local%chunkLen
-	c.short[i] = t.short
-	c.kind[i] = t.kind
+	c.items[i].short = t.short
+	c.items[i].kind = t.kind
 	if t.kind == kindLong {
 		if c.long.Load() == nil {
 			c.long.Store(new([chunkLen]string))
@@ -236,7 +242,7 @@ func (d *dictionary) add(s *shard, h uint64, t *text, rows uint32) (uint32, erro
 		c.long.Load()[i] = string(t.long)
 		d.size.Add(int64(len(t.long)))
 	}
-	c.state[i] = 0
+	c.items[i].state = 0
 	d.count(s, local, int64(rows))
 	d.lengthen(t.len())
 	s.place(h, local)
@@ -262,11 +268,11 @@ func (d *dictionary) remove(s *shard, local uint32) {
 	}
 	s.table[at] = 0
 	c, i := s.chunk(local), local%chunkLen
-	if c.kind[i] == kindLong {
+	if c.items[i].kind == kindLong {
 		d.size.Add(-int64(len(c.long.Load()[i])))
 		c.long.Load()[i] = ""
 	}
-	c.kind[i], c.state[i] = kindFree, 0
+	c.items[i].kind, c.items[i].state = kindFree, 0
 	s.free = append(s.free, local)
 	s.used--
 	d.live.Add(-1)
@@ -275,10 +281,10 @@ func (d *dictionary) remove(s *shard, local uint32) {
 // hashOf is the hash of a text that has a number; its shard is locked.
 func (d *dictionary) hashOf(s *shard, local uint32) uint64 {
 	c, i := s.chunk(local), local%chunkLen
-	if c.kind[i] == kindLong {
+	if c.items[i].kind == kindLong {
 		return maphash.String(d.seed, c.long.Load()[i])
 	}
-	return maphash.Bytes(d.seed, c.short[i][:])
+	return maphash.Bytes(d.seed, c.items[i].short[:])
 }
 
 func (d *dictionary) grow(s *shard) {
@@ -300,7 +306,7 @@ func (d *dictionary) reach(s *shard, local uint32) {
 	}
 	longer := append(slices.Clone(chunks), new(chunk))
 	s.chunks.Store(&longer)
-	d.size.Add(chunkLen*(16+1+4) + 16)
+	d.size.Add(chunkLen*24 + 16)
 }
 
 func (s *shard) find(h uint64, t *text) (uint32, bool) {
@@ -323,7 +329,7 @@ func (s *shard) find(h uint64, t *text) (uint32, bool) {
 // holds reports whether a number is that of a text.
 func (s *shard) holds(local uint32, t *text) bool {
 	c, i := s.chunk(local), local%chunkLen
-	return c.kind[i] == t.kind && c.short[i] == t.short && (t.kind != kindLong || c.long.Load()[i] == string(t.long))
+	return c.items[i].kind == t.kind && c.items[i].short == t.short && (t.kind != kindLong || c.long.Load()[i] == string(t.long))
 }
 
 // place puts a number into the first empty slot of its probe sequence.
@@ -337,5 +343,5 @@ func (s *shard) place(h uint64, local uint32) {
 }
 
 func (s *shard) chunk(local uint32) *chunk  { return (*s.chunks.Load())[local>>chunkBits] }
-func (s *shard) state(local uint32) *uint32 { return &s.chunk(local).state[local%chunkLen] }
-func (s *shard) kind(local uint32) uint8    { return s.chunk(local).kind[local%chunkLen] }
+func (s *shard) state(local uint32) *uint32 { return &s.chunk(local).items[local%chunkLen].state }
+func (s *shard) kind(local uint32) uint8    { return s.chunk(local).items[local%chunkLen].kind }

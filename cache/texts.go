@@ -16,6 +16,8 @@ type texts struct {
 
 	hashes []uint64
 	near   []uint32 // by place: what the first step read, and the second found
+	// touched is so that the reads of the third step are not left out.
+	touched uint32
 }
 
 // add takes a text; b may be reused afterwards.
@@ -155,6 +157,15 @@ func (s *shard) approach(t *texts, places []uint32) {
 			slot = s.table[i&mask]
 		}
 		t.near[at] = slot & slotMask
+	}
+	// What the text is compared with and its state are three cache lines: all under way before the first is
+	// needed.
+	chunks := *s.chunks.Load()
+	for _, at := range places {
+		if slot := t.near[at]; slot != 0 {
+			c, i := chunks[localOf(slot)>>chunkBits], localOf(slot)%chunkLen
+			t.touched += c.items[i].state + uint32(c.items[i].short[0])
+		}
 	}
 }
 
