@@ -74,7 +74,7 @@ func sharesLoads(t *testing.T, db *devstacktest.Database, role string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table.leaves[0].pages = 2 * loadRange
+	table.leaves[0].pages, table.cachePages = 2*loadRange, ringPart*2*loadRange
 	statements := copyStatements(table, loadRange)
 	if len(statements) != 2 {
 		t.Fatalf("%d ranges, want 2", len(statements))
@@ -89,13 +89,17 @@ func sharesLoads(t *testing.T, db *devstacktest.Database, role string) {
 // The right to know where rows lie only shares the load among connections: without it one does it all.
 func TestLoadWithoutPlaces(t *testing.T) {
 	t.Parallel()
-	table := &tableFacts{kind: 'r', leaves: []leaf{{pages: 3 * loadRange}}}
+	table := &tableFacts{kind: 'r', leaves: []leaf{{pages: 3 * loadRange}}, cachePages: ringPart * 3 * loadRange}
 	if n := len(copyStatements(table, loadRange)); n != 1 {
 		t.Errorf("%d ranges without the right to %s, want 1", n, columnPlace)
 	}
 	table.placed = true
 	if n := len(copyStatements(table, loadRange)); n != 3 {
 		t.Errorf("%d ranges, want 3", n)
+	}
+	table.cachePages--
+	if n := len(copyStatements(table, loadRange)); n != 1 {
+		t.Errorf("%d ranges of a table that the cache can't take, want 1", n)
 	}
 }
 

@@ -63,7 +63,8 @@ type Config struct {
 	// final. Default 3 min: a dead predecessor's walsender lingers for wal_sender_timeout
 	// (60 s by default).
 	HoldLimit time.Duration
-	// LoadConns is how many connections share the initial load. Default 2.
+	// LoadConns is how many connections share the load of a table that is small beside the server's cache; a larger
+	// one is read by one. Default 2.
 	LoadConns int
 
 	Log     *slog.Logger     // default: discards

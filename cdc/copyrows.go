@@ -18,9 +18,8 @@ type copyRows struct {
 	done   bool   // the trailer was
 }
 
-// parse calls row for each complete row of the chunk; the bytes are valid during the call. A
-// NULL is a nil slice.
-func (c *copyRows) parse(chunk []byte, row func(id int64, restaurant, client []byte) error) error {
+// parse calls row for each complete row of the chunk.
+func (c *copyRows) parse(chunk []byte, row addRow) error {
 	if len(c.rest) > 0 {
 		c.rest = append(c.rest, chunk...)
 		chunk = c.rest
@@ -35,8 +34,8 @@ func (c *copyRows) parse(chunk []byte, row func(id int64, restaurant, client []b
 		}
 		chunk = chunk[n:]
 	}
-	if c.done {
-		chunk = nil
+	if c.done && len(chunk) > 0 {
+		return fmt.Errorf("binary COPY: %d bytes behind its trailer", len(chunk))
 	}
 	c.rest = append(c.rest[:0], chunk...)
 	return nil
@@ -51,7 +50,7 @@ func (c *copyRows) finish() error {
 }
 
 // next takes a header, row or trailer and returns its length, 0 when its end has not come.
-func (c *copyRows) next(b []byte, row func(id int64, restaurant, client []byte) error) (int, error) {
+func (c *copyRows) next(b []byte, row addRow) (int, error) {
 	if !c.headed {
 		return c.header(b)
 	}

@@ -2,7 +2,9 @@ package cdc
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -61,16 +63,52 @@ func TestCopyRowsCutAnywhere(t *testing.T) {
 	}
 }
 
-// Any bytes give rows or an error.
+// Any bytes give rows or an error, and the same ones in blocks, whichever messages they come in.
 func FuzzCopyRows(f *testing.F) {
-	f.Add(copyOf([]string{"x", "restaurant", ""}, []string{"xx", "NULL", "client"}), 5)
-	f.Add(copyOf([]string{"restaurant", "client"}), 40)
-	f.Fuzz(func(_ *testing.T, b []byte, cut int) {
+	f.Add(copyOf([]string{"x", "restaurant", ""}, []string{"xx", "NULL", "client"}), 5, 60)
+	f.Add(copyOf([]string{"restaurant", "client"}), 40, 2)
+	f.Add(copyOf([]string{"r", "c"}, []string{"r", "d"}, []string{"r", "e"}), 34, 12)
+	f.Fuzz(func(t *testing.T, b []byte, first, others int) {
 		var c copyRows
-		cut = min(max(cut, 0), len(b))
-		row := func(int64, []byte, []byte) error { return nil }
-		if c.parse(b[:cut], row) == nil {
-			_ = c.parse(b[cut:], row)
+		var want, got []string
+		to := func(list *[]string) addRow {
+			return func(id int64, restaurant, client []byte) error {
+				*list = append(*list, fmt.Sprintf("%d %q %q", id, restaurant, client))
+				return nil
+			}
+		}
+		messages := cutInto(b, min(max(first, 0), len(b)), min(max(others, 1), 1<<20))
+		var failed error
+		for _, content := range messages {
+			if failed = c.parse(content, to(&want)); failed != nil {
+				break
+			}
+		}
+		stream := serverMessage('H', 1, 0, 0)
+		for _, content := range messages {
+			stream = append(stream, serverMessage('d', content...)...)
+		}
+		blocks := newRowBuilders(1, nil)
+		taker := &rangeTaker{ctx: t.Context(), to: blocks, add: to(&got)}
+		var built []string
+		done := make(chan error)
+		go func() { done <- blocks.build(to(&built)) }()
+		s := &copyStream{}
+		taken := s.copyOut(s.build(bytes.NewReader(append(stream, serverMessage('Z', 'I')...)), io.Discard), "COPY", taker)
+		close(blocks.blocks)
+		if err := errors.Join(taken, <-done); (err == nil) != (failed == nil) {
+			t.Fatalf("in blocks: %v, one after the other: %v", err, failed)
+		}
+		got = append(got, built...)
+		slices.Sort(got)
+		slices.Sort(want)
+		if failed == nil && (!slices.Equal(got, want) || taker.rows.done != c.done) {
+			t.Fatalf("in blocks: %q, one after the other: %q", got, want)
 		}
 	})
+}
+
+// cutInto cuts bytes into a first part and others of one length.
+func cutInto(b []byte, first, others int) [][]byte {
+	return slices.AppendSeq([][]byte{b[:first]}, slices.Chunk(b[first:], others))
 }

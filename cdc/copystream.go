@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"example.com/tiffin/internal/pulse"
 )
 
 // copyStream lies between a connection and pgx and gives pgx never more than one message of
@@ -140,9 +142,8 @@ const stallLimit = time.Minute
 
 var errStalled = fmt.Errorf("no data for %s", stallLimit)
 
-// copyOut runs a COPY … TO STDOUT and calls row with the content of each message, valid during
-// the call. After an error the connection is of no use any more.
-func copyOut(ctx context.Context, conn *pgconn.PgConn, sql string, row func([]byte) error) error {
+// copyOut runs a COPY … TO STDOUT. After an error the connection is of no use any more.
+func copyOut(ctx context.Context, conn *pgconn.PgConn, sql string, to rowTaker, alive *pulse.Pulse) error {
 	s, err := streamOf(conn)
 	if err != nil {
 		return err
@@ -151,11 +152,12 @@ func copyOut(ctx context.Context, conn *pgconn.PgConn, sql string, row func([]by
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) }) // of a closed connection: then nobody reads
 	defer stop()
 	s.patient = func() error {
+		alive.Beat()
 		err := raw.SetReadDeadline(time.Now().Add(stallLimit))
 		return errors.Join(err, ctx.Err()) // it may have ended just before
 	}
 	defer func() { s.patient = nil }()
-	err = s.copyOut(conn.Frontend(), sql, row)
+	err = s.copyOut(conn.Frontend(), sql, to)
 	switch {
 	case err == nil:
 		return raw.SetReadDeadline(time.Time{})
@@ -168,14 +170,14 @@ func copyOut(ctx context.Context, conn *pgconn.PgConn, sql string, row func([]by
 	}
 }
 
-func (s *copyStream) copyOut(frontend *pgproto3.Frontend, sql string, row func([]byte) error) error {
+func (s *copyStream) copyOut(frontend *pgproto3.Frontend, sql string, to rowTaker) error {
 	frontend.Send(&pgproto3.Query{String: sql})
 	if err := frontend.Flush(); err != nil {
 		return err
 	}
 	for copying := false; ; {
 		if copying {
-			if err := s.rows(row); err != nil {
+			if err := s.rows(to); err != nil {
 				return err
 			}
 		}
@@ -195,15 +197,64 @@ func (s *copyStream) copyOut(frontend *pgproto3.Frontend, sql string, row func([
 	}
 }
 
-// rows takes the messages up to the first that is not a row.
-func (s *copyStream) rows(row func([]byte) error) error {
+// rows takes the messages up to the first that is not of the COPY. What is in the buffer is given away with it,
+// so that a row is not moved.
+func (s *copyStream) rows(to rowTaker) error {
+	whole := 0 // bytes of s.rest
 	for {
-		content, ok, err := s.data()
-		if err != nil || !ok {
-			return err
+		if to.wants() {
+			whole += rowMessages(s.rest[whole:])
 		}
-		if err := row(content); err != nil {
+		switch more := cap(s.rest) - len(s.rest); {
+		case more >= plainBuffer && s.incomplete(whole):
+			if err := s.read(more); err != nil {
+				return err
+			}
+		case whole > 0:
+			next, err := to.buffer()
+			if err != nil {
+				return err
+			}
+			tail := s.rest[whole:]
+			if len(next) < len(tail) { // of a long row
+				next = make([]byte, len(tail)+plainBuffer)
+			}
+			block := rowBlock{s.rest[:whole], s.buf}
+			s.rest, s.buf, whole = next[:copy(next, tail)], next, 0
+			if err := to.block(block); err != nil {
+				return err
+			}
+		default:
+			content, ok, err := s.data()
+			if err != nil || !ok {
+				return err
+			}
+			if err := to.content(content); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// incomplete says that what is in the buffer from a place on is the beginning of a message of the COPY, as far
+// as can be told.
+func (s *copyStream) incomplete(from int) bool {
+	b := s.rest[from:]
+	return len(b) < messageHead || b[0] == 'd' && len(b)-1 < int(int32(binary.BigEndian.Uint32(b[1:])))
+}
+
+// read appends what comes.
+func (s *copyStream) read(most int) error {
+	if s.patient != nil {
+		if err := s.patient(); err != nil {
 			return err
 		}
 	}
+	end := len(s.rest)
+	n, err := s.from.Read(s.rest[end : end+most])
+	s.rest = s.rest[:end+n]
+	if n > 0 {
+		return nil // the next read tells
+	}
+	return err
 }

@@ -57,3 +57,37 @@ func watchLocks(t *testing.T, db *devstacktest.Database) (stop func() int) {
 	}()
 	return func() int { cancel(); return <-looks }
 }
+
+// A load reads a table that is larger than the server's cache, and leaves what others have there alone.
+func TestLoadLeavesTheServersCacheAlone(t *testing.T) {
+	t.Parallel()
+	db := quiet(t, map[string]string{"shared_buffers": "4MB", "autovacuum": "off"})
+	contract(t, db, "DEFAULT")
+	conn := db.Connect(t)
+	if _, err := conn.Exec(t.Context(), `CREATE EXTENSION pg_buffercache`); err != nil {
+		t.Skipf("this server can't tell what is in its cache: %v", err)
+	}
+	db.Exec(t,
+		`CREATE TABLE hot AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 700)`, `VACUUM hot`,
+		`INSERT INTO subscribers_restaurants (restaurant_id, client_id) SELECT 'r' || i % 40, 'c' || i FROM generate_series(1, 200000) i`,
+		`VACUUM subscribers_restaurants`, `CHECKPOINT`)
+	cached := func() (pages, all int) {
+		err := conn.QueryRow(t.Context(), `SELECT count(*), pg_relation_size('hot') / 8192 FROM pg_buffercache WHERE relfilenode = pg_relation_filenode('hot')`).Scan(&pages, &all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pages, all
+	}
+	for range 3 {
+		db.Exec(t, `SELECT count(*) FROM hot`)
+	}
+	if pages, all := cached(); pages != all {
+		t.Fatalf("%d of %d hot pages are in the cache before the load", pages, all)
+	}
+	g := start(t, db, func(c *Config) { c.rangePages = 64 })
+	eventually(t, "the load", func() bool { return len(g.r.Reasons()) == 0 })
+	if pages, all := cached(); pages < all*9/10 {
+		t.Errorf("%d of %d hot pages are in the cache behind the load", pages, all)
+	}
+	g.agree(t)
+}

@@ -119,6 +119,7 @@ mutant audit-looks-at-partitions load.go 'partitionsOf("to_regclass("+literal(na
 mutant audit-compares-rows audit_rows.go 'if a.audit.Has(id, restaurant, client) {' 'if true {' NamesTheRow
 mutant load-sees-what-the-slot-begins-behind ensure.go 'if err = awaitVisible(ctx, cfg, conn); err != nil {' 'if err = error(nil); err != nil {' LoadSeesWhat
 mutant script-waits-for-what-its-slot-begins-behind setup_script.go 'if step.Settles != "" {' 'if false {' PlansScriptWaits
+mutant load-leaves-the-cache-alone load.go 'pages > t.cachePages/ringPart' 'false' LoadLeavesTheServersCache
 mutant load-takes-another-snapshot-of-a-rewritten-table load.go 'err != nil || whole {' 'err != nil || whole || true {' LoadBesideARewrite
 mutant partitions-are-ground footing.go 'case differs(groundPartitions):' 'case false:' FenceSeesPartitions
 mutant start-gives-up-a-costly-slot ensure.go 'case cfg.MaxRetainedWAL > 0 && p.slot.retained > cfg.MaxRetainedWAL:' 'case false:' StartGivesUpASlot

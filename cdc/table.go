@@ -17,6 +17,8 @@ type tableFacts struct {
 	cast     string    // type of restaurant_id, for a parameter's cast; a domain's is what it is over
 	output   [2]string // functions that print restaurant and client as the log does, where a cast to text need not
 	leaves   []leaf    // the table, or its partitions
+	// cachePages is the server's shared_buffers, in pages, once measured.
+	cachePages int64
 	// placed: the role may read where a row lies, so a load can be shared among connections.
 	placed bool
 }
@@ -261,7 +263,7 @@ func (t *tableFacts) measure(ctx context.Context, q querier) error {
 		oids = append(oids, l.oid)
 	}
 	var pages []int64
-	if err := q.QueryRow(ctx, `SELECT ARRAY(SELECT coalesce(pg_relation_size(oid), 0) / current_setting('block_size')::bigint FROM unnest($1::oid[]) WITH ORDINALITY AS leaf (oid, nr) ORDER BY nr)`, oids).Scan(&pages); err != nil {
+	if err := q.QueryRow(ctx, `SELECT (SELECT setting::bigint FROM pg_settings WHERE name = 'shared_buffers'), ARRAY(SELECT coalesce(pg_relation_size(oid), 0) / current_setting('block_size')::bigint FROM unnest($1::oid[]) WITH ORDINALITY AS leaf (oid, nr) ORDER BY nr)`, oids).Scan(&t.cachePages, &pages); err != nil {
 		return &Error{Op: "measure table", On: t.relation.name.String(), Err: err}
 	}
 	for i := range t.leaves {
