@@ -54,8 +54,8 @@ type shard struct {
 // chunk holds the texts of consecutive local numbers. The bytes of a number are written
 // before the number is first given to anybody and after nobody can hold it any more.
 type chunk struct {
+	long  atomic.Pointer[[chunkLen]string] // first: the collector reads up to the last pointer
 	items [chunkLen]item
-	long  atomic.Pointer[[chunkLen]string]
 }
 
 // item is what there is of a number, in one place: each place is a miss of the cache, and of the translation of
