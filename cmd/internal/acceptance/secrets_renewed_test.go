@@ -33,7 +33,7 @@ func TestChangedPasswordFilesAreReadAtTheNextConnection(t *testing.T) {
 	passfile(v.wrong("renewed"), v.wrong("renewed"))
 	d.tells(t, "/readyz", `{"ready":true`)
 
-	v.setKafkaPassword(t, v.wrong("renewed"))
+	v.setKafkaPassword(t, "planted", v.wrong("renewed"))
 	stopped(t, v.kafka.Stop)
 	d.tells(t, "/readyz", `"ready":false`)
 	if err := v.kafka.Start(t.Context()); err != nil {

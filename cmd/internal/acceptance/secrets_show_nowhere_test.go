@@ -46,6 +46,7 @@ func (v *vault) faults(t *testing.T) map[string]fault {
 	}
 	falseSource, falseFeedback, falseKafka := impostor(t, v.source.Address()), impostor(t, v.feedback.Address()), impostor(t, v.kafka.Brokers()[0])
 	const refused, unknown, mismatch, denied = "connection refused", "nohost.invalid", "127.0.0.2", "password authentication failed"
+	bystander := v.source.DSNFor("bystander", v.right["source"].text, "app")
 	return map[string]fault{
 		"source: wrong password":   {map[string]string{source: v.source.DSNFor("reader", v.wrong("source"), "app")}, readsSource, denied},
 		"setup: wrong password":    {map[string]string{setup: v.source.DSNFor("keeper", v.wrong("setup"), "app")}, setsUp, denied},
@@ -87,6 +88,11 @@ func (v *vault) faults(t *testing.T) map[string]fault {
 		"feedback: refused": {map[string]string{feedback: writerAt("127.0.0.1", 1)}, readsFeedback, refused},
 		"kafka: refused":    {map[string]string{brokers: "127.0.0.1:1"}, readsKafka, refused},
 
+		"source: no right":   {map[string]string{source: bystander}, readsSource, "GRANT SELECT"},
+		"setup: no right":    {map[string]string{setup: bystander, "TIFFIN_SOURCE_PUBLICATION": "another"}, setsUp[1:2], "permission denied"},
+		"feedback: no right": {map[string]string{feedback: v.bystander()}, []string{"tiffin run", "tiffin migrate"}, "permission denied"},
+		"kafka: no right":    {map[string]string{"TIFFIN_KAFKA_SASL_USERNAME": "bystander"}, readsKafka, "AUTHORIZATION_FAILED"},
+
 		"source: unknown database":   {map[string]string{source: v.source.DSNFor("reader", v.right["source"].text, "nosuch")}, readsSource, "nosuch"},
 		"feedback: unknown database": {map[string]string{feedback: strings.Replace(v.env[feedback], "dbname=feedback", "dbname=nosuch", 1)}, readsFeedback, "nosuch"},
 		"source: no table":           {map[string]string{"TIFFIN_SOURCE_TABLE": "nosuch"}, slices.Concat(readsSource, setsUp[:2]), "nosuch"},
@@ -116,6 +122,7 @@ func TestSecretsShowInNoErrorOfAnyCommand(t *testing.T) {
 	t.Run("settings", v.malformed)
 	t.Run("bench", v.bench)
 	t.Run("collector", v.collector)
+	t.Run("the table's rights", v.rights)
 	t.Run("all is well", v.well)
 }
 
@@ -240,5 +247,16 @@ func (v *vault) well(t *testing.T) {
 	set := map[string]string{"TIFFIN_SOURCE_SLOT": "well"}
 	for _, command := range []string{"apply --json", "drop --slot-only --yes --json", "apply", "drop --yes"} {
 		v.provoke(t, set, "well", append([]string{"slotsetup"}, strings.Fields(command)...)...)
+	}
+}
+
+// rights: of the feedback database all may be used but the table itself. The message is one that collector delivered.
+func (v *vault) rights(t *testing.T) {
+	v.feedbackDB.Exec(t, "GRANT USAGE ON SCHEMA tiffin TO bystander", "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tiffin TO bystander")
+	set := map[string]string{"TIFFIN_FEEDBACK_DSN": v.bystander(), "TIFFIN_SOURCE_SLOT": "rights", "TIFFIN_KAFKA_GROUP": "collector-json"}
+	for command, says := range map[string]string{
+		"tiffin run": "lacks a right", "tiffin doctor --json": "lacks a right", "tiffin migrate": "lacks a right", "tiffin verify": "permission denied for table subscribers_feedback", "tiffin explain X": "delivered",
+	} {
+		v.provoke(t, set, says, strings.Fields(strings.Replace(command, "X", inputOfVault+"/0/0", 1))...)
 	}
 }

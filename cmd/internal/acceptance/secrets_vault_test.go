@@ -63,8 +63,9 @@ func newVault(t *testing.T) *vault {
 	v.sourceDB.Exec(t, "CREATE TABLE subscribers_restaurants (id serial PRIMARY KEY, client_id varchar NOT NULL, restaurant_id varchar NOT NULL)",
 		"INSERT INTO subscribers_restaurants (client_id, restaurant_id) VALUES ('ann', 'r1'), ('bob', 'r1')",
 		"CREATE ROLE reader LOGIN REPLICATION PASSWORD '"+v.right["source"].text+"'", "GRANT SELECT ON subscribers_restaurants TO reader",
+		"CREATE ROLE bystander LOGIN REPLICATION PASSWORD '"+v.right["source"].text+"'",
 		"CREATE ROLE keeper SUPERUSER LOGIN PASSWORD '"+v.right["setup"].text+"'", "CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants")
-	v.feedbackDB.Exec(t, "CREATE ROLE writer LOGIN PASSWORD '"+v.right["feedback"].text+"'",
+	v.feedbackDB.Exec(t, "CREATE ROLE writer LOGIN PASSWORD '"+v.right["feedback"].text+"'", "CREATE ROLE bystander LOGIN PASSWORD '"+v.right["feedback"].text+"'",
 		"GRANT CREATE ON SCHEMA public TO writer", "GRANT CREATE ON DATABASE feedback TO writer")
 	v.startKafka(t)
 	v.write(t, "password", v.right["kafka"].text+"\n")
@@ -83,18 +84,21 @@ func newVault(t *testing.T) *vault {
 
 func (v *vault) startKafka(t *testing.T) {
 	t.Helper()
-	v.kafka = devstacktest.StartKafka(t, devstack.KafkaOptions{SASL: true})
+	v.kafka = devstacktest.StartKafka(t, devstack.KafkaOptions{SASL: true, Settings: map[string]string{ // the bystander has no rights
+		"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users": "User:ANONYMOUS;User:planted",
+	}})
 	for topic, partitions := range map[string]int32{inputOfVault: 1, "deliveries": 1, "campaigns.dlq": 1} {
 		devstacktest.CreateTopic(t, v.kafka.PlainBrokers(), topic, partitions, nil)
 	}
-	v.setKafkaPassword(t, v.right["kafka"].text)
+	v.setKafkaPassword(t, "planted", v.right["kafka"].text)
+	v.setKafkaPassword(t, "bystander", v.right["kafka"].text)
 }
 
-// setKafkaPassword changes the daemon's: who is connected already stays so.
-func (v *vault) setKafkaPassword(t *testing.T, password string) {
+// setKafkaPassword changes a user's, of which planted is the daemon's: who is connected already stays so.
+func (v *vault) setKafkaPassword(t *testing.T, user, password string) {
 	t.Helper()
 	altered, err := kadm.NewClient(v.client(t)).AlterUserSCRAMs(t.Context(), nil, []kadm.UpsertSCRAM{
-		{User: "planted", Mechanism: kadm.ScramSha512, Iterations: 4096, Password: password},
+		{User: user, Mechanism: kadm.ScramSha512, Iterations: 4096, Password: password},
 	})
 	if err != nil || !altered.Ok() {
 		t.Fatal(err, altered)
@@ -115,6 +119,11 @@ func (v *vault) client(t *testing.T) *kgo.Client {
 // feedbackDSN is of the other form: key=value.
 func (v *vault) feedbackDSN(password string) string {
 	return fmt.Sprintf("host=127.0.0.1 port=%d user=writer dbname=feedback sslmode=verify-full sslrootcert=%s password='%s'", v.feedback.Port(), v.feedback.CAFile(), password)
+}
+
+// bystander is the DSN of who may log in to the feedback database, and nothing else.
+func (v *vault) bystander() string {
+	return strings.Replace(v.env["TIFFIN_FEEDBACK_DSN"], "user=writer", "user=bystander", 1)
 }
 
 // serviceFile names the feedback database as the service feedback, by a file of the password's own.

@@ -59,7 +59,24 @@ func TestSecretsShowNowhereWhileServersComeAndGo(t *testing.T) {
 		c.db.Exec(t, "ALTER ROLE "+c.role+" PASSWORD '"+right+"'")
 		d.tells(t, "/readyz", `{"ready":true`)
 	}
-	v.setKafkaPassword(t, v.wrong("changed"))
+	// A right is taken away from sessions that go on.
+	audit := []string{"tiffin", "audit", "--daemon", "http://" + d.address()}
+	v.provoke(t, nil, "0 differences", audit...)
+	v.sourceDB.Exec(t, "REVOKE SELECT ON subscribers_restaurants FROM reader")
+	v.provoke(t, nil, "no right to read it", audit...)
+	d.scrape(t)
+	v.sourceDB.Exec(t, "GRANT SELECT ON subscribers_restaurants TO reader")
+	v.publish(t)
+	d.tells(t, "/metrics", "tiffin_deliveries_total 4") // on connections that the next refusal does not find ended
+	v.feedbackDB.Exec(t, "REVOKE INSERT ON subscribers_feedback FROM writer")
+	v.publish(t)
+	d.await(t, "permission denied for table subscribers_feedback")
+	d.tells(t, "/readyz", "lacks a right")
+	v.provoke(t, nil, `"differences":0`, append(audit, "--json")...)
+	d.scrape(t)
+	v.feedbackDB.Exec(t, "GRANT INSERT ON subscribers_feedback TO writer")
+	d.tells(t, "/readyz", `{"ready":true`)
+	v.setKafkaPassword(t, "planted", v.wrong("changed"))
 	stopped(t, v.kafka.Stop)
 	d.tells(t, "/readyz", `"ready":false`)
 	d.scrape(t)
@@ -68,7 +85,7 @@ func TestSecretsShowNowhereWhileServersComeAndGo(t *testing.T) {
 	}
 	d.tells(t, "/readyz", "SASL_AUTHENTICATION_FAILED")
 	d.scrape(t)
-	v.setKafkaPassword(t, v.right["kafka"].text)
+	v.setKafkaPassword(t, "planted", v.right["kafka"].text)
 	d.tells(t, "/readyz", `{"ready":true`)
 	d.scrape(t)
 
@@ -82,7 +99,7 @@ func TestSecretsShowNowhereWhileServersComeAndGo(t *testing.T) {
 	}
 	v.look(t, "the daemon's log", []byte(p.log.String()))
 	v.look(t, "the notices", []byte(notices.String()))
-	for _, told := range []string{"connection refused", "password authentication failed", "SASL_AUTHENTICATION_FAILED"} {
+	for _, told := range []string{"connection refused", "password authentication failed", "lacks a right", "SASL_AUTHENTICATION_FAILED"} {
 		if !strings.Contains(notices.String(), told) {
 			t.Errorf("the service manager was not told %q:\n%s", told, notices.String())
 		}
@@ -143,14 +160,19 @@ func (d *watched) tells(t *testing.T, path, text string) {
 	w.eventually(text+" of "+path, func() bool { return strings.Contains(string(d.read(t, http.MethodGet, path)), text) })
 }
 
+// address is the endpoint's.
+func (d *watched) address() string {
+	_, after, _ := strings.Cut(d.process.log.String(), "http=")
+	address, _, _ := strings.Cut(after, "\n")
+	return strings.TrimSpace(address)
+}
+
 // read asks the endpoint, for two seconds at most: the stream of events does not end by itself.
 func (d *watched) read(t *testing.T, method, path string) []byte {
 	t.Helper()
-	_, after, _ := strings.Cut(d.process.log.String(), "http=")
-	address, _, _ := strings.Cut(after, "\n")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+strings.TrimSpace(address)+path, nil)
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+d.address()+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
