@@ -52,7 +52,7 @@ func buildFrom(stamp string, info *debug.BuildInfo) Build {
 func versionCommand(program string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
-		Short:   "Print version, commit and build date",
+		Short:   "Print version, commit and the commit's date",
 		Example: "  " + program + " version",
 		Args:    Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
