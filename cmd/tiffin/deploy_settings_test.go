@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -108,6 +109,7 @@ type manifest struct {
 	target    string            // the Service's port of a pod
 	labels    map[string]string // of a pod
 	user      int
+	grace     time.Duration // between the request to stop and the kill
 	container container
 }
 
@@ -122,6 +124,12 @@ type container struct {
 		Name      string
 		MountPath string `yaml:"mountPath"`
 	} `yaml:"volumeMounts"`
+	LivenessProbe  probe `yaml:"livenessProbe"`
+	ReadinessProbe probe `yaml:"readinessProbe"`
+}
+
+type probe struct {
+	HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
 }
 
 func readManifest(t *testing.T) (m manifest) {
@@ -141,6 +149,7 @@ func readManifest(t *testing.T) (m manifest) {
 					Metadata struct{ Labels map[string]string }
 					Spec     struct {
 						Containers      []container
+						Grace           int `yaml:"terminationGracePeriodSeconds"`
 						SecurityContext struct {
 							RunAsUser int `yaml:"runAsUser"`
 						} `yaml:"securityContext"`
@@ -163,6 +172,7 @@ func readManifest(t *testing.T) (m manifest) {
 		case object.Kind == "StatefulSet":
 			template := object.Spec.Template
 			m.labels, m.user, m.container = template.Metadata.Labels, template.Spec.SecurityContext.RunAsUser, template.Spec.Containers[0]
+			m.grace = time.Duration(template.Spec.Grace) * time.Second
 		}
 	}
 }
