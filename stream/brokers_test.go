@@ -55,7 +55,9 @@ func (o *outage) brokersKilled(k *devstack.Kafka) {
 	o.eventually("some deliveries", func() bool { return o.rowCount() >= 500 })
 	k.KillBroker(2)
 	o.publish(10)
-	o.settled()
+	// The brokers that are left may keep the end of a transaction to themselves until they are started again
+	// (KAFKA-16352; seen on 4.1, too, with all of ours done): the group's offsets are looked at then.
+	o.await("all deliveries and readiness", o.delivered)
 	k.Kill()
 	lost := time.Now()
 	o.unready("connection refused")

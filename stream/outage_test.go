@@ -61,16 +61,24 @@ func (o *outage) publishAs(m message) {
 	}
 }
 
-// settled waits until all is delivered and nothing is complained of, for longer than a session waits for
-// acknowledgements (produceTimeout): those of a broker that died in the middle may never come, and then the next
-// session begins.
+// settled waits until all is delivered and nothing is complained of.
 func (o *outage) settled() {
 	o.t.Helper()
+	o.await("all deliveries, the group's offsets and readiness", func() bool { return o.delivered() && o.committed() == o.number })
+}
+
+// delivered reports whether all rows are there and nothing is complained of.
+func (o *outage) delivered() bool {
+	return o.rowCount() == len(o.want)+len(o.lost) && len(o.engine.Reasons()) == 0
+}
+
+// await waits for longer than a session waits for acknowledgements (produceTimeout): those of a broker that died
+// in the middle may never come, and then the next session begins.
+func (o *outage) await(what string, reached func() bool) {
+	o.t.Helper()
 	const acknowledgements = 45 * time.Second
-	o.eventuallyWithin(acknowledgements+devstacktest.Patience(), "all deliveries and readiness", func() bool {
-		return o.rowCount() == len(o.want)+len(o.lost) && len(o.engine.Reasons()) == 0 && o.committed() == o.number
-	}, func() string {
-		return fmt.Sprintf("%d rows of %d; reasons %q", o.rowCount(), len(o.want)+len(o.lost), o.engine.Reasons())
+	o.eventuallyWithin(acknowledgements+devstacktest.Patience(), what, reached, func() string {
+		return fmt.Sprintf("%d rows of %d, %d messages behind the group of %d; reasons %q", o.rowCount(), len(o.want)+len(o.lost), o.committed(), o.number, o.engine.Reasons())
 	})
 }
 
