@@ -17,7 +17,7 @@ const kafkaStartLimit = 120 * time.Second
 // KafkaOptions describe a throwaway Apache Kafka. The zero value is one plaintext broker.
 type KafkaOptions struct {
 	Dir     string // the servers' directory is made below it; empty: the system's for temporary files
-	Version string // from 2.5 on; empty: KAFKA_VERSION of the environment, else KafkaVersion
+	Version string // from 2.4 on; empty: KAFKA_VERSION of the environment, else KafkaVersion
 	Brokers int    // 1 to 9, each also a controller; 0: 1. Internal topics have min(3, Brokers) replicas
 	// SASL adds two listeners to the plaintext one: SASL_SSL with SCRAM-SHA-512, SCRAM-SHA-256 and
 	// PLAIN for Username and Password, and SSL that demands a client certificate. From Kafka 3.0 on (KafkaServesSASL).

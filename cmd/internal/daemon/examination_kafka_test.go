@@ -13,9 +13,7 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kversion"
 
 	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/internal/devstack/devstacktest"
@@ -278,17 +276,15 @@ func gone(suffix string) func(*testing.T, *guarded) {
 	}
 }
 
-// A broker of before Kafka 2.5 cannot fence by the group's generation. None so old is to be had that
-// runs on a Java of today, so this one is in memory.
+// A broker of before Kafka 2.5 cannot fence by the group's generation.
 func TestDoctorNamesABrokerThatIsTooOld(t *testing.T) {
 	t.Parallel()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "campaigns", "deliveries", "campaigns.dlq"), kfake.MaxVersions(kversion.V2_4_0()))
-	if err != nil {
-		t.Fatal(err)
+	old := devstacktest.StartKafka(t, devstack.KafkaOptions{Version: "2.4.1"})
+	for _, topic := range []string{"campaigns", "deliveries", "campaigns.dlq"} {
+		devstacktest.CreateTopic(t, old.PlainBrokers(), topic, 1, nil)
 	}
-	t.Cleanup(cluster.Close)
 	p := newPatient(t, servers.Postgres(t))
 	_, healthy, _ := examine(t, p.environ)
-	p.set("TIFFIN_KAFKA_BROKERS", strings.Join(cluster.ListenAddrs(), ","))
+	p.set("TIFFIN_KAFKA_BROKERS", strings.Join(old.PlainBrokers(), ","))
 	ailment{fail: "kafka.version"}.judge(t, p.environ, healthy)
 }
