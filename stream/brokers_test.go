@@ -171,7 +171,6 @@ func (o *outage) transactionWithoutEnd(k *devstack.Kafka) {
 	if devstack.KafkaBefore(3, 0) {
 		o.t.Skip("older brokers do not tell of their transactions (KIP-664)")
 	}
-	const last = 2
 	if err := o.stop(); err != nil {
 		o.t.Fatal(err)
 	}
@@ -184,11 +183,16 @@ func (o *outage) transactionWithoutEnd(k *devstack.Kafka) {
 	if err := cl.BeginTransaction(); err != nil {
 		o.t.Fatal(err)
 	}
-	topic, partition := o.aloneOn(last + 1)
+	coordinators := kadm.NewClient(o.admin).FindTxnCoordinators(o.t.Context(), id)
+	if err := coordinators.Error(); err != nil {
+		o.t.Fatal(err)
+	}
+	dead := int(coordinators[id].NodeID) % 3 // of 0, 1, 2 the one behind it: nodes are numbered from 1
+	topic, partition := o.aloneOn(int32(dead) + 1)
 	if err := cl.ProduceSync(o.t.Context(), &kgo.Record{Topic: topic, Partition: partition, Value: []byte("v")}).FirstErr(); err != nil {
 		o.t.Fatal(err)
 	}
-	k.KillBroker(last)
+	k.KillBroker(dead)
 	if err := cl.EndTransaction(o.t.Context(), kgo.TryCommit); err != nil {
 		o.t.Fatal(err)
 	}
