@@ -58,6 +58,14 @@ func (b *rowBuilders) build(add addRow) error {
 	return nil
 }
 
+// buildInto is build into a batch.
+func (b *rowBuilders) buildInto(batch *cache.Batch) error {
+	if err := b.build(b.into(batch)); err != nil {
+		return err
+	}
+	return batch.Flush()
+}
+
 // into adds to a batch, and counts what is no subscription.
 func (b *rowBuilders) into(batch *cache.Batch) addRow {
 	return func(id int64, restaurant, client []byte) error {

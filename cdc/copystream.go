@@ -96,13 +96,7 @@ func (s *copyStream) fill(least int) error {
 	}
 	n := copy(s.buf, s.rest)
 	for n < least {
-		if s.patient != nil {
-			if err := s.patient(); err != nil {
-				return err
-			}
-		}
-		more, err := s.from.Read(s.buf[n:])
-		s.came = more
+		more, err := s.receive(s.buf[n:])
 		n += more
 		if err != nil && n < least {
 			s.rest = s.buf[:n]
@@ -245,16 +239,23 @@ func (s *copyStream) incomplete(from int) bool {
 
 // read appends what comes.
 func (s *copyStream) read(most int) error {
-	if s.patient != nil {
-		if err := s.patient(); err != nil {
-			return err
-		}
-	}
 	end := len(s.rest)
-	n, err := s.from.Read(s.rest[end : end+most])
+	n, err := s.receive(s.rest[end : end+most])
 	s.rest = s.rest[:end+n]
 	if n > 0 {
 		return nil // the next read tells
 	}
 	return err
+}
+
+// receive reads once, with patience.
+func (s *copyStream) receive(into []byte) (int, error) {
+	if s.patient != nil {
+		if err := s.patient(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := s.from.Read(into)
+	s.came = n
+	return n, err
 }

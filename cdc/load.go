@@ -178,30 +178,18 @@ func copyAll(ctx context.Context, cfg *Config, first *pgx.Conn, snapshot string,
 	close(work)
 	processors := runtime.GOMAXPROCS(0)
 	builders := newRowBuilders(processors, cfg.pulse)
+	told := func(err error) error {
+		if err != nil {
+			return loadError(table.relation.name, err)
+		}
+		return nil
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	for range processors {
-		group.Go(func() error {
-			batch := into.Batch()
-			err := builders.build(builders.into(batch))
-			if err == nil {
-				err = batch.Flush()
-			}
-			if err != nil {
-				return loadError(table.relation.name, err)
-			}
-			return nil
-		})
+		group.Go(func() error { return told(builders.buildInto(into.Batch())) })
 	}
 	readers, ctx := errgroup.WithContext(ctx)
-	reader := func(conn *pgx.Conn) error {
-		batch := into.Batch()
-		for statement := range work {
-			if err := copyRange(ctx, conn, statement, builders, builders.into(batch)); err != nil {
-				return loadError(table.relation.name, err)
-			}
-		}
-		return batch.Flush()
-	}
+	reader := func(conn *pgx.Conn) error { return told(copyRanges(ctx, conn, work, builders, into.Batch())) }
 	readers.Go(func() error { return reader(first) })
 	for range min(cfg.LoadConns, len(statements)) - 1 {
 		readers.Go(func() error {
@@ -295,6 +283,16 @@ func (t *tableFacts) holdsPlainly() bool {
 		}
 	}
 	return true
+}
+
+// copyRanges reads one range after the other until there are no more.
+func copyRanges(ctx context.Context, conn *pgx.Conn, work <-chan string, builders *rowBuilders, odd *cache.Batch) error {
+	for statement := range work {
+		if err := copyRange(ctx, conn, statement, builders, builders.into(odd)); err != nil {
+			return err
+		}
+	}
+	return odd.Flush()
 }
 
 // copyRange reads one range.
