@@ -79,8 +79,8 @@ func (r *rotation) takeOver(ctx context.Context, n int) error {
 			return err
 		case <-look.C:
 		}
-		stuck, err := p.withoutEnd(ctx)
-		if err != nil || stuck == nil {
+		stuck := p.withoutEnd(ctx)
+		if stuck == nil {
 			continue // taken tells why not
 		}
 		r.cfg.Log.Warn("the brokers do not end a transaction, though they have its outcome; another transactional id is used meanwhile",
