@@ -157,16 +157,16 @@ func checkColumn(table string, c column, want string) error {
 
 // checkRights names in lacking every right that the daemon needs and the connection's role lacks.
 func checkRights(ctx context.Context, conn *pgx.Conn, table pgx.Identifier) (lacking, err error) {
-	// Identity columns take their values without a right to the sequence; a serial's default
-	// calls nextval as the inserting role. A schema one may not use hides what is in it: the
-	// second half of each condition is asked only where the first holds.
+	// The daemon asks the sequence where it is, before and behind the rows: also that of an identity column, of
+	// which an INSERT alone needs no right. A schema one may not use hides what is in it: the second half
+	// of each condition is asked only where the first holds.
 	rows, err := conn.Query(ctx, `
 		WITH ids AS (
 			SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(s.relname) AS name, pg_catalog.has_sequence_privilege(s.oid, 'USAGE') AS held
 			FROM pg_catalog.pg_class s
 			JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace
-			JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = s.oid AND d.deptype = 'a'
-			JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attname = 'id' AND a.attidentity = ''
+			JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = s.oid AND d.deptype IN ('a', 'i')
+			JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attname = 'id'
 			JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 			WHERE s.relkind = 'S' AND c.relname = $2 AND c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1))
 		SELECT what FROM (VALUES

@@ -95,6 +95,25 @@ func TestCheckNamesEveryMissingRight(t *testing.T) {
 	db.Exec(t, "DROP OWNED BY "+role+"; DROP ROLE "+role)
 }
 
+// Of an identity column's sequence an INSERT needs no right, but the daemon asks it where it is.
+func TestCheckNamesTheRightToAnIdentitysSequence(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	if _, err := Migrate(t.Context(), db.Connect(t), options()); err != nil {
+		t.Fatal(err)
+	}
+	role, conn := as(t, db)
+	db.Exec(t, GrantSQL(Options{FeedbackTable: options().FeedbackTable, Role: role}))
+	if err := Check(t.Context(), conn, options()); err != nil {
+		t.Errorf("with the rights that GrantSQL gives: %v", err)
+	}
+	db.Exec(t, "REVOKE ALL ON SEQUENCE subscribers_feedback_id_seq FROM "+role)
+	if err := Check(t.Context(), conn, options()); err == nil || !strings.Contains(err.Error(), "GRANT USAGE ON SEQUENCE public.subscribers_feedback_id_seq TO ") {
+		t.Errorf("without the right to the sequence: %v", err)
+	}
+	db.Exec(t, "DROP OWNED BY "+role+"; DROP ROLE "+role)
+}
+
 func TestLiteralsAreQuoted(t *testing.T) {
 	t.Parallel()
 	conn := servers.Database(t).Connect(t)

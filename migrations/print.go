@@ -42,7 +42,7 @@ func GrantSQL(opts Options) string {
 		fmt.Sprintf("GRANT SELECT, INSERT, UPDATE ON tiffin.progress TO %s;", role),
 		fmt.Sprintf("GRANT SELECT, INSERT ON tiffin.trigger TO %s;", role),
 		fmt.Sprintf("GRANT SELECT, INSERT ON %s TO %s;", table, role),
-		"-- The sequence of the ids: a serial column needs the right, an identity column does not mind.",
+		"-- The sequence of the ids, which the daemon asks where it is.",
 		"DO $tiffin$",
 		"DECLARE ids text := pg_catalog.pg_get_serial_sequence(" + literal(table) + ", 'id');",
 		"BEGIN",
