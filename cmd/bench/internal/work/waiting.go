@@ -13,8 +13,13 @@ import (
 	"example.com/tiffin/cmd/bench/internal/testbed"
 )
 
-// askEvery is rare: asking costs the servers time that is being measured.
-const askEvery = 50 * time.Millisecond
+// askEvery is rare: asking costs the servers time that is being measured. When a twentieth of the work is left it
+// is asked more often: half of askEvery is a hundredth of a backlog's time.
+const (
+	askEvery     = 50 * time.Millisecond
+	askAtTheEnd  = 5 * time.Millisecond
+	nearlyTheEnd = 0.95 // of the work
+)
 
 // Ender is a process that is waited for as long as it runs.
 type Ender interface {
@@ -31,33 +36,36 @@ func AwaitGroup(ctx context.Context, lane *testbed.Lane, campaigns int, of Ender
 	}
 	defer client.Close()
 	admin := kadm.NewClient(client)
-	return await(ctx, of, func() (bool, error) {
+	return await(ctx, of, func() (float64, error) {
 		var done int64
 		if offsets, err := admin.FetchOffsets(ctx, lane.Group); err == nil { // an answer that fails is asked for again
 			offsets.Each(func(o kadm.OffsetResponse) { done += max(o.At, 0) })
 		}
 		progress(done)
-		return done >= int64(campaigns), nil
+		return float64(done) / float64(campaigns), nil
 	})
 }
 
-func await(ctx context.Context, of Ender, done func() (bool, error)) (time.Time, error) {
-	ticker := time.NewTicker(askEvery)
-	defer ticker.Stop()
+// await asks which part of the work is done until that is all of it.
+func await(ctx context.Context, of Ender, done func() (float64, error)) (time.Time, error) {
 	for {
-		yes, err := done()
+		part, err := done()
 		if err != nil {
 			return time.Time{}, err
 		}
-		if yes {
+		if part >= 1 {
 			return time.Now(), nil
+		}
+		again := askEvery
+		if part >= nearlyTheEnd {
+			again = askAtTheEnd
 		}
 		select {
 		case <-of.Exited():
 			return time.Time{}, of.Ended("in the middle of the work")
 		case <-ctx.Done():
 			return time.Time{}, fmt.Errorf("wait for the work's end: %w", ctx.Err())
-		case <-ticker.C:
+		case <-time.After(again):
 		}
 	}
 }
@@ -89,10 +97,10 @@ func AwaitSinks(ctx context.Context, lane *testbed.Lane, deliveries int, of Ende
 	admin := kadm.NewClient(client)
 	var records, rows int64
 	changed := time.Now()
-	_, err = await(ctx, of, func() (bool, error) {
+	_, err = await(ctx, of, func() (part float64, err error) {
 		nowRecords, nowRows, err := sizes(ctx, admin, conn, lane.Output)
 		if err != nil {
-			return false, err
+			return 0, err
 		}
 		if nowRecords != records || nowRows != rows {
 			records, rows, changed = nowRecords, nowRows, time.Now()
@@ -102,7 +110,10 @@ func AwaitSinks(ctx context.Context, lane *testbed.Lane, deliveries int, of Ende
 		if min(records, rows) >= int64(deliveries) {
 			still = stillWithAll
 		}
-		return time.Since(changed) >= still, nil
+		if time.Since(changed) >= still {
+			return 1, nil
+		}
+		return min(float64(min(records, rows))/float64(deliveries), nearlyTheEnd), nil
 	})
 	return changed, err
 }
@@ -121,10 +132,10 @@ func AwaitDelivered(ctx context.Context, lane *testbed.Lane, had, more int64, of
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	admin := kadm.NewClient(client)
-	at, err = await(ctx, of, func() (bool, error) {
+	at, err = await(ctx, of, func() (float64, error) {
 		records, rows, err := sizes(ctx, admin, conn, lane.Output)
 		has = min(records, rows)
-		return has >= had+more, err
+		return float64(has-had) / float64(more), err
 	})
 	return at, has, err
 }
