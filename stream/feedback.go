@@ -38,6 +38,8 @@ type deliverer interface {
 
 // gates are what a batch waits for on its way into Postgres.
 type gates struct {
+	// turn is closed when the rows of the batch before have their ids.
+	turn <-chan struct{}
 	// ledger is closed when the batches are committed from whose positions this one goes on.
 	ledger <-chan struct{}
 	// commit is closed when the batch may be committed.
@@ -97,6 +99,8 @@ type feedback struct {
 	// table is the feedback table, quoted, and kept what it did to rows at the start.
 	table string
 	kept  kept
+	// numbering is shared by the writers.
+	numbering *numbering
 }
 
 // openFeedback connects, readies the database and prepares the statements.
@@ -131,7 +135,7 @@ func openPool(ctx context.Context, c *Config, cfg *pgxpool.Config) (store, error
 	if _, err := endSessions(ctx, conn, c.Kafka.Group, c.Kafka.Process); err != nil {
 		return nil, err
 	}
-	f := &feedback{cfg: c, conn: cfg.ConnConfig.Copy(), renew: cfg.BeforeConnect, table: c.FeedbackTable.Sanitize()}
+	f := &feedback{cfg: c, conn: cfg.ConnConfig.Copy(), renew: cfg.BeforeConnect, table: c.FeedbackTable.Sanitize(), numbering: &numbering{}}
 	f.ledger = ledger{group: c.Kafka.Group, topic: c.Kafka.Input, owner: c.Kafka.Process}
 	if f.kept, err = askKept(ctx, conn, f.table); err != nil {
 		return nil, err
@@ -153,7 +157,7 @@ func (f *feedback) connect(ctx context.Context) (deliverer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := newWriter(ctx, conn, f.cfg)
+	w, err := newWriter(ctx, conn, f.cfg, f.numbering)
 	if err != nil {
 		_ = conn.Close(ctx)
 		return nil, err

@@ -90,13 +90,17 @@ mutant manifest-with-its-rows manifest.go 'if params != nil {
 	}
 	p.command("commit", -1)' 'p.command("commit", -1)
 	p.command("manifest", int64(len(b.triggers)), params...)' CrashAtEveryStatement
-mutant ledger-with-its-rows writer.go 'p.number("currval", &last, []byte(w.sequence))
-' 'p.number("currval", &last, []byte(w.sequence))
-	p.command("commit", -1)
-	p.command("begin", -1)
+mutant ledger-with-its-rows writer.go 'p.number("currval", &all.last, []byte(w.sequence))
+' 'p.number("currval", &all.last, []byte(w.sequence))
+		p.command("commit", -1)
+		p.command("begin", -1)
 ' CrashAtEveryStatement
 mutant next-batch-moves-the-ledger-behind writer.go 'if err := await(ctx, g.ledger); err != nil {' 'if err := ctx.Err(); err != nil {' NextBatchIsInserted
-mutant next-batch-does-not-wait-for-the-commit writers.go 'ledger, turn := prev.stored, prev.taken' 'ledger, turn := prev.stored, prev.stored' NextBatchIsInserted
+mutant next-batch-does-not-wait-for-the-commit writers.go 'turn: prev.numbered, ledger' 'turn: prev.stored, ledger' NextBatchIsInserted
+mutant rows-take-turns numbering.go 'if !n.busy {' 'if true {' RowsOfLarge
+mutant turns-go-to-the-smaller numbering.go 'n.compare(t, us) < 0 ||' 'n.compare(t, us) < -1000 ||' Turns
+mutant turns-go-to-who-waits numbering.go ' || t.left > 0 && n.fair()' '' Turns
+mutant refused-rows-leave-the-connection pgwire.go 'refused && !p.synced' 'refused && false' RowRefused
 mutant evict-before-the-offsets session.go 'if err := s.evict(s.work, added[k.Input]); err != nil' 'if err := error(nil); err != nil' 'DeadOwnersTransaction'
 mutant evict-ends-sessions evict.go 's.store.endSessions(ctx, owner)' 's.store.endSessions(ctx, "nobody")' 'DeadOwnersRowLock'
 mutant topic-id-is-compared takeover.go 'if anotherTopic(e.topicID, topicID) {' 'if false {' 'RecreatedInputTopicStops$'

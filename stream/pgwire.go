@@ -43,10 +43,15 @@ func (a *textArray) value() []byte {
 // the first error everything is skipped; finish or close reports it.
 type pipe struct {
 	p *pgconn.Pipeline
-	// pending are the checks of the results still to come.
+	// pending are the checks of the results still to come, unsent of them of statements that are not sent yet.
 	pending []func(*pgconn.ResultReader) error
-	err     error
-	closed  bool
+	unsent  int
+	// behind is how many of the statements sent last come behind their middle, and middle those before that of the
+	// unsent ones.
+	behind, middle int
+	synced         bool // the last of it is sent, and the server ends with a word
+	err            error
+	closed         bool
 }
 
 func (w *writer) startPipe(ctx context.Context) *pipe {
@@ -107,6 +112,7 @@ func (p *pipe) send(name string, params [][]byte, check func(*pgconn.ResultReade
 		return
 	}
 	p.p.SendQueryPrepared(name, params, binaryFormat, binaryFormat)
+	p.unsent++
 	p.pending = append(p.pending, func(rr *pgconn.ResultReader) error {
 		if err := check(rr); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -115,13 +121,25 @@ func (p *pipe) send(name string, params [][]byte, check func(*pgconn.ResultReade
 	})
 }
 
-// drain reads results until at most n are outstanding.
-func (p *pipe) drain(n int) error {
-	if p.err == nil && len(p.pending) > n {
-		p.p.SendFlushRequest()
-		p.err = p.p.Flush()
+// halve has the server tell of what was sent so far, once it is done, while it does the rest.
+func (p *pipe) halve() {
+	p.p.SendFlushRequest()
+	p.middle = p.unsent
+}
+
+// push sends the statements that are there, once the server is past the middle of those that were sent
+// before: it always has something to do.
+func (p *pipe) push() error { return p.write(p.p.SendFlushRequest) }
+
+// write sends the statements that are there and what ends them.
+func (p *pipe) write(end func()) error {
+	if err := p.collect(p.unsent + p.behind); err != nil {
+		return err
 	}
-	return p.collect(n)
+	end()
+	p.err = p.p.Flush()
+	p.behind, p.unsent, p.middle = p.unsent-p.middle, 0, 0
+	return p.err
 }
 
 // collect reads results that the server has been asked to send. It must not be preceded by
@@ -147,18 +165,21 @@ func (p *pipe) collect(n int) error {
 
 // finish ends the pipeline and returns the first error of any statement.
 func (p *pipe) finish() error {
-	if p.err == nil {
-		p.p.SendPipelineSync()
-		p.err = p.p.Flush()
+	if err := p.write(p.p.SendPipelineSync); err != nil {
+		return err
 	}
+	p.synced = true
 	return p.collect(0)
 }
 
-// close gives the connection back; after an error the transaction is still open and the
-// connection is only good for closing.
+// close gives the connection back. After an error of a statement's the transaction is still open, and can
+// be rolled back; after any other the connection is only good for closing.
 func (p *pipe) close() error {
 	if p.closed {
 		return nil
+	}
+	if _, refused := errors.AsType[*pgconn.PgError](p.err); refused && !p.synced {
+		_ = p.p.Sync() // the server passes over what comes before
 	}
 	p.closed = true
 	if err := p.p.Close(); err != nil && p.err == nil {

@@ -66,9 +66,9 @@ func (e *idsEndedError) Unwrap() error { return e.err }
 
 // endOfIDs tells a row that was refused for its id from others. A sequence of a serial column that was made before
 // PostgreSQL 10 goes beyond its column; which of the values was out of range Postgres does not tell.
-func (k *kept) endOfIDs(err error, id int64) error {
+func (k *kept) endOfIDs(err error, pieces []*piece) error {
 	const many = math.MaxInt32 / 2
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "22003" && k.narrow && id > many {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "22003" && k.narrow && len(pieces) > 0 && pieces[len(pieces)-1].before > many {
 		return &idsEndedError{err}
 	}
 	return err
@@ -80,8 +80,8 @@ var tableLimits = []string{"md.c", "hio.c", "bufmgr.c", "varsup.c", "multixact.c
 
 // storeBatch commits a batch in Postgres. A campaign that the table refuses is stored as the dead
 // letter that it becomes.
-func (s *session) storeBatch(ctx context.Context, w deliverer, b *batch, behind <-chan struct{}) error {
-	g := gates{ledger: behind, commit: s.mayCommit(ctx, b)}
+func (s *session) storeBatch(ctx context.Context, w deliverer, b *batch, g gates) error {
+	g.commit = s.mayCommit(ctx, b)
 	err := w.deliver(ctx, b, g)
 	fault := refusedRow(err)
 	if fault == nil {
@@ -104,6 +104,13 @@ func (b *batch) awaitRows(ctx context.Context) error {
 		return await(ctx, b.taken)
 	default:
 		return await(ctx, b.stored)
+	}
+}
+
+// closeOnce is for the one goroutine that closes c.
+func closeOnce(c chan struct{}) {
+	if !closedAlready(c) {
+		close(c)
 	}
 }
 

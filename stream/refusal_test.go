@@ -23,7 +23,7 @@ func TestRowRefusedByTheTableBecomesADeadLetter(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, 2, map[string][]string{"r": clients(40), "many": clients(150)})
+			r := newRig(t, 2, map[string][]string{"r": clients(40), "many": clients(25_000)})
 			r.cfg.MaxTransactionRecords = 100
 			o := newOutage(t, r)
 			o.db.Exec(t, c.rule)

@@ -90,6 +90,8 @@ type batch struct {
 	// is produced before taken (closed when the table has its rows, without a commit) or stored.
 	alone bool
 	taken chan struct{}
+	// numbered is closed when the rows have their ids: then those of the next batch may be inserted.
+	numbered chan struct{}
 	// users are the writer and the publisher: the last to leave releases the recipients.
 	users atomic.Int32
 	// rows, if any, counts those that are on their way into the table.
@@ -101,7 +103,7 @@ type batch struct {
 func newBatch() *batch {
 	b := &batch{
 		stored: make(chan struct{}), produced: make(chan struct{}), moved: make(chan struct{}), done: make(chan struct{}),
-		taken: make(chan struct{}),
+		taken: make(chan struct{}), numbered: make(chan struct{}),
 	}
 	b.users.Store(2)
 	return b
@@ -109,7 +111,7 @@ func newBatch() *batch {
 
 // deliveredBatch is in both sinks: what comes before the first one of a session.
 func deliveredBatch() *batch {
-	return &batch{stored: closed(), produced: closed(), moved: closed(), done: closed(), taken: closed()}
+	return &batch{stored: closed(), produced: closed(), moved: closed(), done: closed(), taken: closed(), numbered: closed()}
 }
 
 func (b *batch) add(t *trigger) {

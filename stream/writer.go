@@ -18,8 +18,10 @@ const (
 	// copyBelow is the average fan-out under which one COPY of a whole batch beats a
 	// statement per campaign.
 	copyBelow = 50
-	// inFlightBytes is how much is sent to Postgres before its answers are read.
-	inFlightBytes = 256 << 10
+	// firstBytes are what Postgres has to begin with, and portionBytes what it gets at once afterwards; it has no
+	// more than that and a half to do.
+	firstBytes   = 8 << 10
+	portionBytes = 256 << 10
 	// statementTimeout and rowTimeout bound one exchange with the feedback database: so much,
 	// and so much more a row (a fiftieth of the slowest rate in FACTS).
 	statementTimeout = 60 * time.Second
@@ -34,7 +36,8 @@ type writer struct {
 	// table is the feedback table, quoted; sequence feeds its id.
 	table, sequence string
 
-	kept kept // what the table does to a row
+	kept      kept // what the table does to a row
+	numbering *numbering
 
 	clients textArray // reused from statement to statement
 	encoded []byte    // likewise
@@ -46,8 +49,8 @@ const feedbackColumns = `restaurant_id, adv_campaign_id, adv_campaign_content, a
 	`client_id, trigger_datetime_created, feedback`
 
 // newWriter takes over conn, which it expects to be idle, and prepares its statements.
-func newWriter(ctx context.Context, conn *pgx.Conn, c *Config) (*writer, error) {
-	w := &writer{conn: conn, group: c.Kafka.Group, topic: c.Kafka.Input, table: c.FeedbackTable.Sanitize()}
+func newWriter(ctx context.Context, conn *pgx.Conn, c *Config, n *numbering) (*writer, error) {
+	w := &writer{conn: conn, group: c.Kafka.Group, topic: c.Kafka.Input, table: c.FeedbackTable.Sanitize(), numbering: n}
 	if err := markSession(ctx, conn, c.Kafka.Group, c.Kafka.Process); err != nil {
 		return nil, fmt.Errorf("feedback database: %w", err)
 	}
@@ -107,21 +110,20 @@ func (w *writer) deliver(ctx context.Context, b *batch, g gates) error {
 	if err := w.kept.fits(b); err != nil {
 		return fmt.Errorf("feedback table: %w", err)
 	}
-	// Where nothing has to be waited for, the ledger moves in the rows' round trip.
-	advanced := closedAlready(g.ledger)
-	first, last, err := w.insertRows(ctx, b, advanced)
-	if err != nil {
-		return fmt.Errorf("feedback table: %w", w.kept.endOfIDs(err, first))
+	if err := await(ctx, g.turn); err != nil {
+		return err
 	}
-	if err := w.assignIDs(ctx, b, first, last); err != nil {
-		return fmt.Errorf("feedback table: %w", err)
+	pieces, advanced, err := w.insertRows(ctx, b, g.ledger)
+	if err == nil {
+		err = w.assignIDs(ctx, b, pieces)
+	}
+	if err != nil {
+		return fmt.Errorf("feedback table: %w", w.kept.endOfIDs(err, pieces))
 	}
 	if err := w.compare(ctx, b); err != nil {
 		return fmt.Errorf("feedback table: %w", err)
 	}
-	if !closedAlready(b.taken) {
-		close(b.taken)
-	}
+	closeOnce(b.taken)
 	if !advanced {
 		if err := await(ctx, g.ledger); err != nil {
 			return err
@@ -139,50 +141,73 @@ func (w *writer) deliver(ctx context.Context, b *batch, g gates) error {
 	return nil
 }
 
-// insertRows begins the transaction, inserts every row, moves the ledger if asked to, and returns
-// the sequence's value before the first row and at the last. The ledger comes last, so that its
-// row is locked shortly: a process that takes the partition over does not wait for the rows
-// of one that is slow, or stopped.
-func (w *writer) insertRows(ctx context.Context, b *batch, advance bool) (before, last int64, err error) {
+// insertRows begins the transaction, inserts every row, and moves the ledger if nothing has to be waited for,
+// which it says. The ledger comes last, so that its row is locked shortly: a process that takes the
+// partition over does not wait for the rows of one that is slow, or stopped.
+func (w *writer) insertRows(ctx context.Context, b *batch, ledger <-chan struct{}) (pieces []*piece, advanced bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeoutOf(b.deliveries))
 	defer cancel()
-	if w.conn.PgConn().TxStatus() != 'I' { // a batch was refused
-		if _, err := w.conn.PgConn().Exec(ctx, "ROLLBACK").ReadAll(); err != nil {
-			return 0, 0, err
-		}
+	if err := w.forget(ctx); err != nil {
+		return nil, false, err
 	}
 	p := w.startPipe(ctx)
 	defer func() { err = errors.Join(err, p.close()) }()
 	p.command("begin", -1)
-	if b.deliveries == 0 {
-		if advance {
-			p.advance(w, b)
+	switch {
+	case b.deliveries == 0:
+	case b.rows != nil:
+		pieces, err = w.insertPieces(ctx, p, b)
+	default:
+		if err := w.numbering.take(ctx, 0); err != nil {
+			return nil, false, err
 		}
-		return 0, 0, p.finish()
+		defer w.numbering.give()
+		all := &piece{rows: int64(b.deliveries)}
+		pieces = append(pieces, all)
+		p.number("nextval", &all.before, []byte(w.sequence))
+		if p, err = w.sendRows(ctx, p, b); err != nil {
+			return pieces, false, err
+		}
+		p.number("currval", &all.last, []byte(w.sequence))
 	}
-	p.number("nextval", &before, []byte(w.sequence))
-	if w.prefersCopy(b) {
-		if err := p.finish(); err != nil {
-			return 0, 0, err
-		}
-		if err := p.close(); err != nil {
-			return 0, 0, err
-		}
-		if err := w.copyRows(ctx, b); err != nil {
-			return 0, 0, err
-		}
-		p = w.startPipe(ctx)
-	} else if err := w.insertClients(p, b); err != nil {
-		return 0, 0, err
+	if err != nil {
+		return pieces, false, err
 	}
-	p.number("currval", &last, []byte(w.sequence))
-	if w.kept.deferred {
+	if w.kept.deferred && b.deliveries > 0 {
 		p.command("check", -1)
 	}
-	if advance {
+	if advanced = closedAlready(ledger); advanced {
 		p.advance(w, b)
 	}
-	return before, last, p.finish()
+	err = p.finish()
+	closeOnce(b.numbered)
+	return pieces, advanced, err
+}
+
+// forget ends the transaction of a batch that was refused, if it is open.
+func (w *writer) forget(ctx context.Context) error {
+	if w.conn.PgConn().TxStatus() == 'I' {
+		return nil
+	}
+	_, err := w.conn.PgConn().Exec(ctx, "ROLLBACK").ReadAll()
+	return err
+}
+
+// sendRows sends the rows of a batch. It returns the pipeline to go on with.
+func (w *writer) sendRows(ctx context.Context, p *pipe, b *batch) (*pipe, error) {
+	if !w.prefersCopy(b) {
+		return p, w.insertClients(p, b)
+	}
+	if err := p.finish(); err != nil {
+		return p, err
+	}
+	if err := p.close(); err != nil {
+		return p, err
+	}
+	if err := w.copyRows(ctx, b); err != nil {
+		return p, err
+	}
+	return w.startPipe(ctx), nil
 }
 
 // advance moves the ledger.
@@ -208,30 +233,36 @@ func (w *writer) prefersCopy(b *batch) bool {
 }
 
 func (w *writer) insertClients(p *pipe, b *batch) error {
-	sent := 0
+	bytes, portion := 0, firstBytes
 	for _, t := range b.triggers {
 		for from := 0; from < t.deliveries(); from += rowsPerInsert {
-			to := min(from+rowsPerInsert, t.deliveries())
-			w.clients.reset()
-			for client := range t.recipients.Range(from, to) {
-				w.clients.add(client)
-			}
-			c := &t.campaign
-			p.command("insert", int64(to-from), []byte(c.RestaurantID), []byte(c.ID), []byte(c.Content), []byte(c.Owner),
-				[]byte(c.OwnerContact), int8Value(c.Start), int8Value(c.End), int8Value(c.Created), w.clients.value(), int8Value(t.now))
-			if b.rows != nil {
-				b.rows.Add(int64(to - from))
-			}
+			w.insert(p, t, from, min(from+rowsPerInsert, t.deliveries()))
 			// What is under way is bounded in bytes; the server works meanwhile.
-			if sent += len(w.clients.buf); sent >= inFlightBytes {
-				sent = 0
-				if err := p.drain(1); err != nil {
+			before := bytes
+			bytes += len(w.clients.buf)
+			if before < portion/2 && bytes >= portion/2 && bytes < portion {
+				p.halve()
+			}
+			if bytes >= portion {
+				if err := p.push(); err != nil {
 					return err
 				}
+				bytes, portion = 0, portionBytes
 			}
 		}
 	}
 	return nil
+}
+
+// insert sends the rows of some recipients of a campaign.
+func (w *writer) insert(p *pipe, t *trigger, from, to int) {
+	w.clients.reset()
+	for client := range t.recipients.Range(from, to) {
+		w.clients.add(client)
+	}
+	c := &t.campaign
+	p.command("insert", int64(to-from), []byte(c.RestaurantID), []byte(c.ID), []byte(c.Content), []byte(c.Owner),
+		[]byte(c.OwnerContact), int8Value(c.Start), int8Value(c.End), int8Value(c.Created), w.clients.value(), int8Value(t.now))
 }
 
 func (w *writer) copyRows(ctx context.Context, b *batch) error {
@@ -246,20 +277,24 @@ func (w *writer) copyRows(ctx context.Context, b *batch) error {
 }
 
 // assignIDs tells every trigger its rows' ids. Rows take ids in the order in which they are
-// sent; when nobody else drew on the sequence in between they are one run, otherwise they
+// sent; when nobody else drew on the sequence during a piece they are one run, otherwise they
 // are read back.
-func (w *writer) assignIDs(ctx context.Context, b *batch, before, last int64) error {
-	if b.deliveries == 0 {
-		return nil
-	}
-	all := idRanges{{before + 1, last}}
-	if last-before != int64(b.deliveries) || w.kept.changes {
-		var err error
-		if all, err = w.readBack(ctx, before, last); err != nil {
+func (w *writer) assignIDs(ctx context.Context, b *batch, pieces []*piece) error {
+	var all idRanges
+	for _, p := range pieces {
+		if p.last-p.before == p.rows && !w.kept.changes {
+			all.add(p.before+1, p.last)
+			continue
+		}
+		ids, err := w.readBack(ctx, p.before, p.last)
+		if err != nil {
 			return err
 		}
-		if all.count() != int64(b.deliveries) {
-			return swallowed(int64(b.deliveries), all.count())
+		if ids.count() != p.rows {
+			return swallowed(p.rows, ids.count())
+		}
+		for _, run := range ids {
+			all.add(run.first, run.last)
 		}
 	}
 	d := dealer{left: all, dealt: make(idRanges, 0, len(all)+len(b.triggers))}

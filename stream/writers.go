@@ -29,17 +29,14 @@ func (s *session) closeWriters(ctx context.Context) {
 	}
 }
 
-// beginStoring has a batch written to Postgres once the rows of the batch before, prev, are
-// there. Whoever hears of an error here or of the batch's way ends the session.
+// beginStoring has a batch written to Postgres behind the rows of the batch before, prev. Whoever hears of an
+// error here or of the batch's way ends the session.
 func (s *session) beginStoring(b, prev *batch) error {
 	s.state.doing(planning, "waiting for the feedback database")
 	s.state.planner.Await(s.storingLimit())
-	ledger, turn := prev.stored, prev.taken
+	g := gates{turn: prev.numbered, ledger: prev.stored}
 	if b.alone || b.bulky {
-		turn = ledger // it may have to wait for the brokers, in a transaction that does nothing meanwhile
-	}
-	if err := await(s.work, turn); err != nil {
-		return err
+		g.turn = g.ledger // it may have to wait for the brokers, in a transaction that does nothing meanwhile
 	}
 	var w deliverer
 	select {
@@ -52,7 +49,7 @@ func (s *session) beginStoring(b, prev *batch) error {
 		defer func() { s.writers <- w }()
 		defer b.leave()
 		b.timing.postgres.begin(b, s.cfg.Now)
-		err := s.storeBatch(s.work, w, b, ledger)
+		err := s.storeBatch(s.work, w, b, g)
 		b.timing.postgres.end(b, s.cfg.Now, err, &b.timing.postgresErr)
 		if err != nil {
 			return sinkFault(sinkPostgres, err)
