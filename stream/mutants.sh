@@ -100,6 +100,8 @@ mutant next-batch-does-not-wait-for-the-commit writers.go 'turn: prev.numbered, 
 mutant rows-take-turns numbering.go 'if !n.busy {' 'if true {' RowsOfLarge
 mutant turns-go-to-the-smaller numbering.go 'n.compare(t, us) < 0 ||' 'n.compare(t, us) < -1000 ||' Turns
 mutant turns-go-to-who-waits numbering.go ' || t.left > 0 && n.fair()' '' Turns
+mutant turns-are-no-locks numbering.go 'case <-patience.C:' 'case <-patience.C:
+		return true, nil' TurnThat
 mutant refused-rows-leave-the-connection pgwire.go 'refused && !p.synced' 'refused && false' RowRefused
 mutant evict-before-the-offsets session.go 'if err := s.evict(s.work, added[k.Input]); err != nil' 'if err := error(nil); err != nil' 'DeadOwnersTransaction'
 mutant evict-ends-sessions evict.go 's.store.endSessions(ctx, owner)' 's.store.endSessions(ctx, "nobody")' 'DeadOwnersRowLock'

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 )
 
 // numbering lets one transaction of this process after the other insert rows. They take their ids from one
@@ -15,6 +16,9 @@ import (
 // Batches and large campaigns alternate. Of these who has the fewest rows left goes first: campaigns of the
 // same size that took turns would all be inserted last, and none sent meanwhile. So that none waits
 // for ever, one of fairTurns is that of who waits longest.
+//
+// A turn is no lock: after turnPatience whoever waits inserts without one, and reads its ids back. Who has the turn
+// may be waiting, in Postgres, for a lock that only the end of the other's transaction frees.
 type numbering struct {
 	mu      sync.Mutex
 	busy    bool
@@ -29,10 +33,14 @@ type turn struct {
 	come chan struct{} // closed then
 }
 
-const fairTurns = 16
+const (
+	fairTurns    = 8
+	turnPatience = time.Second // a piece takes 20 ms, and 2 s where Postgres is nearly too slow for its time-out
+)
 
-// take waits for a turn: of a large campaign that has so many rows left, or, with 0, of a batch.
-func (n *numbering) take(ctx context.Context, left int) error {
+// take waits for a turn: of a large campaign that has so many rows left, or, with 0, of a batch. Without one
+// there is none to give back.
+func (n *numbering) take(ctx context.Context, left int) (ours bool, err error) {
 	t := &turn{left: left, come: make(chan struct{})}
 	n.mu.Lock()
 	n.waiting = append(n.waiting, t)
@@ -40,10 +48,14 @@ func (n *numbering) take(ctx context.Context, left int) error {
 		n.next()
 	}
 	n.mu.Unlock()
+	patience := time.NewTimer(turnPatience)
+	defer patience.Stop()
 	select {
 	case <-t.come:
-		return nil
+		return true, nil
+	case <-patience.C:
 	case <-ctx.Done():
+		err = fmt.Errorf("wait for the rows of another transaction of this process: %w", context.Cause(ctx))
 	}
 	n.mu.Lock()
 	i := slices.Index(n.waiting, t)
@@ -54,7 +66,7 @@ func (n *numbering) take(ctx context.Context, left int) error {
 	if i < 0 { // it came at the same time
 		n.give()
 	}
-	return fmt.Errorf("wait for the rows of another transaction of this process: %w", context.Cause(ctx))
+	return false, err
 }
 
 // give ends a turn.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // Of those who wait for a turn a batch and a large campaign alternate, the campaign with the fewest rows left
@@ -18,8 +19,8 @@ func TestTurnsOfNumbering(t *testing.T) {
 		var got []string
 		wait := func(who string, left int) {
 			go func() {
-				if err := n.take(t.Context(), left); err != nil {
-					t.Error(err)
+				if ours, err := n.take(t.Context(), left); !ours || err != nil {
+					t.Error(ours, err)
 				}
 				got = append(got, fmt.Sprint(who, left))
 			}()
@@ -56,7 +57,11 @@ func TestTurnsThatGoOn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var n numbering
-		if err := n.take(t.Context(), 500); err != nil {
+		take := func(ctx context.Context, left int) error {
+			_, err := n.take(ctx, left)
+			return err
+		}
+		if err := take(t.Context(), 500); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 * fairTurns {
@@ -66,7 +71,7 @@ func TestTurnsThatGoOn(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		waits := make(chan error)
-		go func() { waits <- n.take(ctx, 900) }()
+		go func() { waits <- take(ctx, 900) }()
 		synctest.Wait()
 		turns := 0
 		for n.goOn(500) {
@@ -80,10 +85,10 @@ func TestTurnsThatGoOn(t *testing.T) {
 		}
 		// Who gave up has no turn, and holds nothing up.
 		n.give()
-		if err := n.take(t.Context(), 500); err != nil {
+		if err := take(t.Context(), 500); err != nil {
 			t.Fatal(err)
 		}
-		go func() { waits <- n.take(t.Context(), 100) }()
+		go func() { waits <- take(t.Context(), 100) }()
 		synctest.Wait()
 		if n.goOn(500) {
 			t.Error("the smaller campaign waits, and the turn goes on")
@@ -91,6 +96,27 @@ func TestTurnsThatGoOn(t *testing.T) {
 		n.give()
 		if err := <-waits; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A turn that does not come is not waited for: who has it may be waiting for the one who waits.
+func TestTurnThatDoesNotCome(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var n numbering
+		begun := time.Now()
+		for _, want := range []bool{true, false, false} {
+			if ours, err := n.take(t.Context(), 0); ours != want || err != nil {
+				t.Errorf("a turn: %v, %v, want %v", ours, err, want)
+			}
+		}
+		if waited := time.Since(begun); waited != 2*turnPatience {
+			t.Errorf("waited for %v", waited)
+		}
+		n.give()
+		if ours, err := n.take(t.Context(), 0); !ours || err != nil {
+			t.Errorf("once it was given back: %v, %v", ours, err)
 		}
 	})
 }

@@ -138,7 +138,7 @@ func (p *pipe) write(end func()) error {
 	}
 	end()
 	p.err = p.p.Flush()
-	p.behind, p.unsent, p.middle = p.unsent-p.middle, 0, 0
+	p.behind, p.unsent, p.middle = min(p.unsent-p.middle, p.unsent-1), 0, 0 // something is read before the next write
 	return p.err
 }
 

@@ -11,18 +11,25 @@ type piece struct {
 	before, last int64 // of the sequence
 }
 
+// take waits for a turn to insert rows. Where they are read back anyway nobody needs one.
+func (w *writer) take(ctx context.Context, left int) (ours bool, err error) {
+	if w.kept.changes {
+		return false, nil
+	}
+	return w.numbering.take(ctx, left)
+}
+
 // insertPieces inserts a campaign that is alone in its transaction. A piece is encoded while the server
-// works at the one before.
+// works at the one before. Once a turn did not come in time none is waited for any more.
 func (w *writer) insertPieces(ctx context.Context, p *pipe, b *batch) (pieces []*piece, err error) {
 	t := b.triggers[0]
-	busy := false
+	ours, patient := false, true
 	settle := func() error {
-		if !busy {
-			return nil
-		}
 		err := p.collect(p.unsent)
-		w.numbering.give()
-		busy = false
+		if ours {
+			w.numbering.give()
+			ours = false
+		}
 		return err
 	}
 	defer func() { err = cmp.Or(err, settle()) }()
@@ -30,17 +37,18 @@ func (w *writer) insertPieces(ctx context.Context, p *pipe, b *batch) (pieces []
 		to := min(from+rowsPerInsert, t.deliveries())
 		next := &piece{rows: int64(to - from)}
 		p.number("nextval", &next.before, []byte(w.sequence))
+		p.halve()
 		w.insert(p, t, from, to)
 		p.number("currval", &next.last, []byte(w.sequence))
 		b.rows.Add(next.rows)
-		if left := t.deliveries() - from; !busy || !w.numbering.goOn(left) {
+		if left := t.deliveries() - from; patient && !(ours && w.numbering.goOn(left)) {
 			if err := settle(); err != nil {
 				return pieces, err
 			}
-			if err := w.numbering.take(ctx, left); err != nil {
+			if ours, err = w.take(ctx, left); err != nil {
 				return pieces, err
 			}
-			busy = true
+			patient = ours
 		}
 		pieces = append(pieces, next)
 		if err := p.push(); err != nil {

@@ -68,7 +68,9 @@ func (e *idsEndedError) Unwrap() error { return e.err }
 // PostgreSQL 10 goes beyond its column; which of the values was out of range Postgres does not tell.
 func (k *kept) endOfIDs(err error, pieces []*piece) error {
 	const many = math.MaxInt32 / 2
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "22003" && k.narrow && len(pieces) > 0 && pieces[len(pieces)-1].before > many {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	// Where the sequence was is answered before the rows behind that are refused.
+	if ok && pg.Code == "22003" && k.narrow && slices.ContainsFunc(pieces, func(p *piece) bool { return p.before > many }) {
 		return &idsEndedError{err}
 	}
 	return err

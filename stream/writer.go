@@ -158,13 +158,17 @@ func (w *writer) insertRows(ctx context.Context, b *batch, ledger <-chan struct{
 	case b.rows != nil:
 		pieces, err = w.insertPieces(ctx, p, b)
 	default:
-		if err := w.numbering.take(ctx, 0); err != nil {
+		ours, err := w.take(ctx, 0)
+		if err != nil {
 			return nil, false, err
 		}
-		defer w.numbering.give()
+		if ours {
+			defer w.numbering.give()
+		}
 		all := &piece{rows: int64(b.deliveries)}
 		pieces = append(pieces, all)
 		p.number("nextval", &all.before, []byte(w.sequence))
+		p.halve()
 		if p, err = w.sendRows(ctx, p, b); err != nil {
 			return pieces, false, err
 		}
