@@ -41,7 +41,8 @@ func (w *writer) insertPieces(ctx context.Context, p *pipe, b *batch) (pieces []
 		w.insert(p, t, from, to)
 		p.number("currval", &next.last, []byte(w.sequence))
 		b.rows.Add(next.rows)
-		if left := t.deliveries() - from; patient && !(ours && w.numbering.goOn(left)) {
+		left := t.deliveries() - from
+		if goesOn := ours && w.numbering.goOn(left); patient && !goesOn {
 			if err := settle(); err != nil {
 				return pieces, err
 			}
