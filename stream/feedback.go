@@ -38,8 +38,6 @@ type deliverer interface {
 
 // gates are what a batch waits for on its way into Postgres.
 type gates struct {
-	// turn is closed when the rows of the batch before have their ids.
-	turn <-chan struct{}
 	// ledger is closed when the batches are committed from whose positions this one goes on.
 	ledger <-chan struct{}
 	// commit is closed when the batch may be committed.

@@ -139,7 +139,7 @@ func (s *session) storeLarge(l *lane, b *batch) error {
 	}
 	defer w.close(s.work)
 	b.rows = &l.progress.rows
-	g := gates{turn: closed(), ledger: closed(), commit: closed()}
+	g := gates{ledger: closed(), commit: closed()}
 	if b.bulky { // no chunk can be acknowledged before the commit
 		g.commit = s.onceLimitsStand(l.cut, b)
 	}

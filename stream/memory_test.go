@@ -202,9 +202,6 @@ func (m *memory) deliver(ctx context.Context, b *batch, g gates) error {
 
 // insertRows ends when the batch may be committed; nothing is there before.
 func (m *memory) insertRows(ctx context.Context, b *batch, g gates) error {
-	if err := await(ctx, g.turn); err != nil {
-		return err
-	}
 	close(b.numbered)
 	close(b.taken)
 	if err := await(ctx, g.ledger); err != nil {

@@ -96,7 +96,7 @@ mutant ledger-with-its-rows writer.go 'p.number("currval", &all.last, []byte(w.s
 		p.command("begin", -1)
 ' CrashAtEveryStatement
 mutant next-batch-moves-the-ledger-behind writer.go 'if err := await(ctx, g.ledger); err != nil {' 'if err := ctx.Err(); err != nil {' NextBatchIsInserted
-mutant next-batch-does-not-wait-for-the-commit writers.go 'turn: prev.numbered, ledger' 'turn: prev.stored, ledger' NextBatchIsInserted
+mutant next-batch-does-not-wait-for-the-commit writers.go 'ledger, turn := prev.stored, prev.numbered' 'ledger, turn := prev.stored, prev.stored' NextBatchIsInserted
 mutant rows-take-turns numbering.go 'if !n.busy {' 'if true {' RowsOfLarge
 mutant turns-go-to-the-smaller numbering.go 'n.compare(t, us) < 0 ||' 'n.compare(t, us) < -1000 ||' Turns
 mutant turns-go-to-who-waits numbering.go ' || t.left > 0 && n.fair()' '' Turns

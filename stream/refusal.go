@@ -82,8 +82,8 @@ var tableLimits = []string{"md.c", "hio.c", "bufmgr.c", "varsup.c", "multixact.c
 
 // storeBatch commits a batch in Postgres. A campaign that the table refuses is stored as the dead
 // letter that it becomes.
-func (s *session) storeBatch(ctx context.Context, w deliverer, b *batch, g gates) error {
-	g.commit = s.mayCommit(ctx, b)
+func (s *session) storeBatch(ctx context.Context, w deliverer, b *batch, behind <-chan struct{}) error {
+	g := gates{ledger: behind, commit: s.mayCommit(ctx, b)}
 	err := w.deliver(ctx, b, g)
 	fault := refusedRow(err)
 	if fault == nil {

@@ -110,9 +110,6 @@ func (w *writer) deliver(ctx context.Context, b *batch, g gates) error {
 	if err := w.kept.fits(b); err != nil {
 		return fmt.Errorf("feedback table: %w", err)
 	}
-	if err := await(ctx, g.turn); err != nil {
-		return err
-	}
 	pieces, advanced, err := w.insertRows(ctx, b, g.ledger)
 	if err == nil {
 		err = w.assignIDs(ctx, b, pieces)
@@ -183,9 +180,11 @@ func (w *writer) insertRows(ctx context.Context, b *batch, ledger <-chan struct{
 	if advanced = closedAlready(ledger); advanced {
 		p.advance(w, b)
 	}
-	err = p.finish()
+	if err := p.finish(); err != nil {
+		return pieces, advanced, err
+	}
 	closeOnce(b.numbered)
-	return pieces, advanced, err
+	return pieces, advanced, nil
 }
 
 // forget ends the transaction of a batch that was refused, if it is open.

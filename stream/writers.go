@@ -34,9 +34,9 @@ func (s *session) closeWriters(ctx context.Context) {
 func (s *session) beginStoring(b, prev *batch) error {
 	s.state.doing(planning, "waiting for the feedback database")
 	s.state.planner.Await(s.storingLimit())
-	g := gates{turn: prev.numbered, ledger: prev.stored}
+	ledger, turn := prev.stored, prev.numbered
 	if b.alone || b.bulky {
-		g.turn = g.ledger // it may have to wait for the brokers, in a transaction that does nothing meanwhile
+		turn = ledger // it may have to wait for the brokers, in a transaction that does nothing meanwhile
 	}
 	var w deliverer
 	select {
@@ -48,8 +48,11 @@ func (s *session) beginStoring(b, prev *batch) error {
 	s.spawn(func() error {
 		defer func() { s.writers <- w }()
 		defer b.leave()
+		if err := await(s.work, turn); err != nil {
+			return err
+		}
 		b.timing.postgres.begin(b, s.cfg.Now)
-		err := s.storeBatch(s.work, w, b, g)
+		err := s.storeBatch(s.work, w, b, ledger)
 		b.timing.postgres.end(b, s.cfg.Now, err, &b.timing.postgresErr)
 		if err != nil {
 			return sinkFault(sinkPostgres, err)
