@@ -90,8 +90,8 @@ mutant manifest-with-its-rows manifest.go 'if params != nil {
 	}
 	p.command("commit", -1)' 'p.command("commit", -1)
 	p.command("manifest", int64(len(b.triggers)), params...)' CrashAtEveryStatement
-mutant ledger-with-its-rows writer.go 'p.number("currval", &all.last, []byte(w.sequence))
-' 'p.number("currval", &all.last, []byte(w.sequence))
+mutant ledger-with-its-rows writer.go 'w.endPiece(p, all)
+' 'w.endPiece(p, all)
 		p.command("commit", -1)
 		p.command("begin", -1)
 ' CrashAtEveryStatement

@@ -11,6 +11,16 @@ type piece struct {
 	before, last int64 // of the sequence
 }
 
+// beginPiece asks where the sequence is, before the rows are sent. That is answered while they are being inserted,
+// so that something is read before the next write.
+func (w *writer) beginPiece(p *pipe, of *piece) {
+	p.number("nextval", &of.before, []byte(w.sequence))
+	p.halve()
+}
+
+// endPiece asks where it is behind them.
+func (w *writer) endPiece(p *pipe, of *piece) { p.number("currval", &of.last, []byte(w.sequence)) }
+
 // take waits for a turn to insert rows. Where they are read back anyway nobody needs one.
 func (w *writer) take(ctx context.Context, left int) (ours bool, err error) {
 	if w.kept.changes {
@@ -36,10 +46,9 @@ func (w *writer) insertPieces(ctx context.Context, p *pipe, b *batch) (pieces []
 	for from := 0; from < t.deliveries(); from += rowsPerInsert {
 		to := min(from+rowsPerInsert, t.deliveries())
 		next := &piece{rows: int64(to - from)}
-		p.number("nextval", &next.before, []byte(w.sequence))
-		p.halve()
+		w.beginPiece(p, next)
 		w.insert(p, t, from, to)
-		p.number("currval", &next.last, []byte(w.sequence))
+		w.endPiece(p, next)
 		b.rows.Add(next.rows)
 		left := t.deliveries() - from
 		if goesOn := ours && w.numbering.goOn(left); patient && !goesOn {

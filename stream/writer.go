@@ -164,12 +164,11 @@ func (w *writer) insertRows(ctx context.Context, b *batch, ledger <-chan struct{
 		}
 		all := &piece{rows: int64(b.deliveries)}
 		pieces = append(pieces, all)
-		p.number("nextval", &all.before, []byte(w.sequence))
-		p.halve()
+		w.beginPiece(p, all)
 		if p, err = w.sendRows(ctx, p, b); err != nil {
 			return pieces, false, err
 		}
-		p.number("currval", &all.last, []byte(w.sequence))
+		w.endPiece(p, all)
 	}
 	if err != nil {
 		return pieces, false, err
