@@ -83,7 +83,7 @@ func (e *Env) Servers(ctx context.Context) (*testbed.Servers, error) {
 }
 
 // WarmFor is how long servers that were just started are given before anything is measured.
-const WarmFor = 45 * time.Second
+const WarmFor = 90 * time.Second
 
 // WarmUp has the servers work, once in all, until it is enough.
 func (e *Env) WarmUp(work func(enough func() bool) error) error {
