@@ -24,7 +24,8 @@ func (r *Recipients) Len() int { return r.clients.len() }
 // left out. The bytes are valid until the next step.
 func (r *Recipients) Range(from, to int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		var buf []byte
+		var room [textRoom]byte
+		buf := room[:0]
 		var texts [textsAtOnce]stored
 		for numbers := range r.clients.blocks(from, to) {
 			for i, n := range numbers {
@@ -39,6 +40,9 @@ func (r *Recipients) Range(from, to int) iter.Seq[[]byte] {
 		}
 	}
 }
+
+// textRoom holds the text of a UUID, which stays on the stack of who ranges.
+const textRoom = 40
 
 // textsAtOnce are read before the first is used: they lie all over the memory, and the processor
 // waits for several at once, but for one after the other if something is done with each in between.
