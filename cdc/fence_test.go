@@ -47,6 +47,19 @@ func TestCommittedBeforeWaitIsServed(t *testing.T) {
 	})
 }
 
+// The first fence does not wait for a connection to be made: it is there already.
+func TestFirstFenceFindsItsConnection(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	g := start(t, db)
+	eventually(t, "the fence's connection is there before any fence", func() bool {
+		return g.one(t, `SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'tiffin/%'
+			AND state = 'idle' AND query LIKE 'SELECT pg_current_wal_flush_lsn()%'`) == "1"
+	})
+	g.fence(t)
+}
+
 // Fences raised at the same time each hold, and share questions.
 func TestFencesAtTheSameTime(t *testing.T) {
 	t.Parallel()
