@@ -35,6 +35,16 @@ func backlogs() []backlogCase {
 	}
 }
 
+// Where campaigns have few recipients, reading them and telling of each in the manifest are a large part of the work, and
+// a program that does only that beside the limit is measured too.
+const (
+	manifestMatters = 100
+	least           = "limit with input, manifest"
+)
+
+// mover is work.Limit or work.Least.
+type mover func(ctx context.Context, w *work.Workload, lane *testbed.Lane, campaigns int, form work.LimitForm) (time.Duration, error)
+
 // The names of figures that several scenarios have.
 const (
 	deliveries  = "deliveries"
@@ -75,7 +85,8 @@ func runThroughput(ctx context.Context, e *harness.Env) (*harness.Result, error)
 	}
 	r.Note("A backlog that is there when the contender is ready, on servers that have worked for %v (not with --quick); exactly once, lz4, acks=all, %s; "+
 		"the limit is INSERT ... unnest (COPY below 100 recipients) and transactional produce of the same deliveries side by side, nothing else, "+
-		"with as many connections and producers as gave most.", harness.WarmFor, e.Durability())
+		"with as many connections and producers as gave most. %s: the limit that reads the campaigns besides, without a look into them, and writes "+
+		"the manifest's row of each, without join, fence, ledger and offsets.", harness.WarmFor, e.Durability(), least)
 	return r, nil
 }
 
@@ -122,13 +133,27 @@ func runBacklog(ctx context.Context, e *harness.Env, c backlogCase, r *harness.R
 	if err != nil {
 		return err
 	}
-	r.Add(besideBuilds(e, c.name, list, runs)...)
 	most := 2 * float64(w.Deliveries(0, half)) / (before + after).Seconds()
+	r.Add(besideBuilds(e, c.name, list, runs)...)
 	for i, who := range list {
 		if err := runs[i].tell(e, c.name, who, w.Deliveries(0, w.Campaigns), most, r); err != nil {
 			return err
 		}
 	}
+	return c.addLeast(ctx, stage, w, form, most, r)
+}
+
+// addLeast measures the limit with input and manifest.
+func (c *backlogCase) addLeast(ctx context.Context, stage *testbed.Stage, w *work.Workload, form work.LimitForm, most float64, r *harness.Result) error {
+	if c.shape.Subscriptions/c.shape.Restaurants >= manifestMatters {
+		return nil
+	}
+	half := (w.Campaigns + 1) / 2
+	took, err := onceOnALane(ctx, stage, w, half, form, work.Least)
+	if err != nil {
+		return err
+	}
+	r.Add(harness.Figure{Case: c.name, Name: deliveries, Who: least, Unit: harness.PerSecond, Value: float64(w.Deliveries(0, half)) / took.Seconds(), Limit: most})
 	return nil
 }
 
@@ -184,9 +209,14 @@ func bestForm(ctx context.Context, e *harness.Env, stage *testbed.Stage, w *work
 	return best, nil
 }
 
-// limitOnce moves the first campaigns to a lane that is gone afterwards. What lost or doubled
-// anything is no limit.
+// limitOnce moves the first campaigns as plainly as can be.
 func limitOnce(ctx context.Context, stage *testbed.Stage, w *work.Workload, campaigns int, form work.LimitForm) (took time.Duration, err error) {
+	return onceOnALane(ctx, stage, w, campaigns, form, work.Limit)
+}
+
+// onceOnALane has one of our own programs move the first campaigns to a lane that is gone afterwards. What lost or doubled
+// anything is no limit.
+func onceOnALane(ctx context.Context, stage *testbed.Stage, w *work.Workload, campaigns int, form work.LimitForm, move mover) (took time.Duration, err error) {
 	lane, err := stage.NewLane(ctx)
 	if err != nil {
 		return 0, err
@@ -195,7 +225,7 @@ func limitOnce(ctx context.Context, stage *testbed.Stage, w *work.Workload, camp
 	if err := stage.Checkpoint(ctx); err != nil {
 		return 0, err
 	}
-	if took, err = work.Limit(ctx, w, lane, campaigns, form); err != nil {
+	if took, err = move(ctx, w, lane, campaigns, form); err != nil {
 		return 0, err
 	}
 	return took, limitExact(ctx, w, lane, campaigns)

@@ -41,20 +41,28 @@ func Limit(ctx context.Context, w *Workload, lane *testbed.Lane, campaigns int, 
 	if err != nil {
 		return 0, err
 	}
-	m, err := newMover(ctx, plan, lane, form)
+	return plan.timed(ctx, lane, form, func(context.Context) error { return nil })
+}
+
+// timed moves all batches, while beside does what it does, and returns how long both took.
+func (p *limitPlan) timed(ctx context.Context, lane *testbed.Lane, form LimitForm, beside func(context.Context) error) (time.Duration, error) {
+	m, err := newMover(ctx, p, lane, form)
 	if err != nil {
 		return 0, err
 	}
 	defer m.close()
 	// What was encoded beforehand is no garbage to be looked for again and again.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
-	batches := make(chan span, len(plan.batches))
-	for _, b := range plan.batches {
+	batches := make(chan span, len(p.batches))
+	for _, b := range p.batches {
 		batches <- b
 	}
 	close(batches)
 	begun := time.Now()
-	err = m.run(ctx, batches)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return beside(ctx) })
+	group.Go(func() error { return m.run(ctx, batches) })
+	err = group.Wait()
 	return time.Since(begun), err
 }
 

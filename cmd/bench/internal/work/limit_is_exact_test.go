@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"example.com/tiffin/cmd/bench/internal/testbed"
 )
 
@@ -23,6 +25,7 @@ func TestLimitIsExact(t *testing.T) {
 	}
 	limitFailsAloud(t, s)
 	limitUnderLoadIsExact(t, s)
+	leastIsExact(t, s)
 	for name, shape := range map[string]Shape{
 		"COPY, merged":       {Campaigns: 2_500, Restaurants: 2_500, Subscriptions: 12_500},
 		"statements, merged": {Campaigns: 110, Restaurants: 110, Subscriptions: 13_200},
@@ -52,6 +55,38 @@ func limitUnderLoadIsExact(t *testing.T, s *testbed.Servers) {
 	}
 	if v, err := Verify(t.Context(), w, lane, UpTo(w.Campaigns)); err != nil || !v.Exact {
 		t.Errorf("under load: %s, %v", v.Text, err)
+	}
+}
+
+// leastIsExact is the same for the limit that reads the input and keeps the manifest: which is as true as tiffin's.
+func leastIsExact(t *testing.T, s *testbed.Servers) {
+	t.Helper()
+	for name, shape := range map[string]Shape{
+		"COPY":       {Campaigns: 2_500, Restaurants: 2_500, Subscriptions: 12_500},
+		"statements": {Campaigns: 110, Restaurants: 110, Subscriptions: 13_200},
+		"cut":        {Campaigns: 2, Restaurants: 2, Subscriptions: 25_002},
+	} {
+		w, lane := limitRig(t, s, shape)
+		if err := w.Publish(t.Context(), &testbed.Stage{Brokers: lane.Brokers, Input: lane.Input}, 0, w.Campaigns); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Least(t.Context(), w, lane, w.Campaigns, LimitForms()[0]); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if v, err := Verify(t.Context(), w, lane, UpTo(w.Campaigns)); err != nil || !v.Exact {
+			t.Errorf("%s: %s, %v", name, v.Text, err)
+		}
+		conn, err := pgx.Connect(t.Context(), lane.FeedbackDSN)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var messages, recipients, ids int
+		err = conn.QueryRow(t.Context(), `SELECT count(*), sum(recipients), sum(upper(feedback_ids) - lower(feedback_ids)) FROM tiffin.trigger`).Scan(&messages, &recipients, &ids)
+		if deliveries := w.Deliveries(0, w.Campaigns); err != nil || messages != w.Campaigns || recipients != deliveries || ids != deliveries {
+			t.Errorf("%s: the manifest has %d messages, %d recipients, %d ids, %v; want %d, %d", name, messages, recipients, ids, err, w.Campaigns, deliveries)
+		}
+		_ = conn.Close(t.Context())
 	}
 }
 

@@ -25,6 +25,8 @@ type limitPlan struct {
 	clients []string           // of all campaigns, one after the other
 	starts  []int              // of each campaign's clients, and the end
 	batches []span
+
+	manifest [][]byte // of each campaign its row of the manifest, encoded; nil: there is none
 }
 
 // planLimit merges campaigns into batches, unless each is to go alone.

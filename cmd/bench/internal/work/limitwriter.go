@@ -45,9 +45,17 @@ func newLimitWriter(ctx context.Context, plan *limitPlan, lane *testbed.Lane) (*
 
 func (w *limitWriter) close() { _ = w.conn.Close(context.Background()) }
 
-// insert commits a batch. Statements up to one Sync are a transaction without BEGIN and COMMIT: a
-// round trip in all.
+// insert commits a batch.
 func (w *limitWriter) insert(ctx context.Context, b span) error {
+	if w.plan.manifest != nil {
+		return w.insertWithManifest(ctx, b)
+	}
+	return w.insertRows(ctx, b)
+}
+
+// insertRows inserts a batch's rows. Statements up to one Sync are a transaction without BEGIN and COMMIT: a
+// round trip in all.
+func (w *limitWriter) insertRows(ctx context.Context, b span) error {
 	if w.plan.copied(b) {
 		source := &copyReader{plan: w.plan, span: b, next: b.from}
 		if _, err := w.conn.CopyFrom(ctx, source, "COPY subscribers_feedback ("+limitColumns+") FROM STDIN (FORMAT binary)"); err != nil {
@@ -105,6 +113,12 @@ func appendText(row []byte, text string) []byte {
 	return append(binary.BigEndian.AppendUint32(row, uint32(len(text))), text...)
 }
 
+// What COPY's binary format begins and ends with: signature, flags, length of the header's extension; and the trailer.
+const (
+	copyBegins = "PGCOPY\n\xff\r\n\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00"
+	copyEnds   = 0xffff
+)
+
 // copyReader encodes the rows of a batch where pgx wants them: nothing is copied twice.
 type copyReader struct {
 	plan         *limitPlan
@@ -119,7 +133,7 @@ func (r *copyReader) Read(into []byte) (int, error) {
 	out := into[:0]
 	if !r.begun {
 		r.begun = true
-		out = append(append(out, "PGCOPY\n\377\r\n\x00"...), make([]byte, 8)...)
+		out = append(out, copyBegins...)
 	}
 	for ; r.next < r.span.to; r.next, r.client = r.next+1, 0 {
 		row, clients := r.plan.rows[r.next], r.plan.recipients(r.next, r.span)
@@ -139,7 +153,7 @@ func (r *copyReader) Read(into []byte) (int, error) {
 		return r.given(out)
 	}
 	r.ended = true
-	return len(binary.BigEndian.AppendUint16(out, 0xffff)), nil
+	return len(binary.BigEndian.AppendUint16(out, copyEnds)), nil
 }
 
 func (r *copyReader) given(out []byte) (int, error) {
