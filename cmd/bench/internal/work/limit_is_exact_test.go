@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/jackc/pgx/v5"
 
 	"example.com/tiffin/cmd/bench/internal/testbed"
@@ -47,14 +48,19 @@ func TestLimitIsExact(t *testing.T) {
 // limitUnderLoadIsExact is the same for the limit of latencies, where each campaign goes alone.
 func limitUnderLoadIsExact(t *testing.T, s *testbed.Servers) {
 	t.Helper()
-	w, lane := limitRig(t, s, Shape{Campaigns: 20, Restaurants: 20, Subscriptions: 20})
-	loop := &OpenLoop{Work: w, Lane: lane, Every: 5 * time.Millisecond, WarmUp: 2}
-	h, err := loop.Limit(t.Context())
-	if err != nil || h.TotalCount() != 18 {
-		t.Fatalf("latencies %v, %v", h, err)
-	}
-	if v, err := Verify(t.Context(), w, lane, UpTo(w.Campaigns)); err != nil || !v.Exact {
-		t.Errorf("under load: %s, %v", v.Text, err)
+	for name, limit := range map[string]func(*OpenLoop, context.Context) (*hdrhistogram.Histogram, error){
+		"when due": (*OpenLoop).Limit, "when read": (*OpenLoop).Least,
+	} {
+		w, lane := limitRig(t, s, Shape{Campaigns: 20, Restaurants: 20, Subscriptions: 20})
+		stage := &testbed.Stage{Brokers: lane.Brokers, Input: lane.Input}
+		loop := &OpenLoop{Work: w, Stage: stage, Lane: lane, Every: 5 * time.Millisecond, WarmUp: 2}
+		h, err := limit(loop, t.Context())
+		if err != nil || h.TotalCount() != 18 {
+			t.Fatalf("%s: latencies %v, %v", name, h, err)
+		}
+		if v, err := Verify(t.Context(), w, lane, UpTo(w.Campaigns)); err != nil || !v.Exact {
+			t.Errorf("under load, %s: %s, %v", name, v.Text, err)
+		}
 	}
 }
 

@@ -50,28 +50,74 @@ const straggling = 60 * time.Second
 // were not warm-up. One that has not arrived whole when Run gives up counts as late as it is then,
 // and the error says how many there are.
 func (o *OpenLoop) Run(ctx context.Context, of Ender, progress func(done int64)) (*hdrhistogram.Histogram, error) {
+	producer, err := o.publisher(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer producer.Close()
+	return o.run(ctx, of, progress, func(ctx context.Context, begin time.Time) error { return o.publish(ctx, producer, begin) })
+}
+
+func (o *OpenLoop) publisher(ctx context.Context) (*kgo.Client, error) {
 	producer, err := kgo.NewClient(kgo.SeedBrokers(o.Stage.Brokers...), kgo.DefaultProduceTopic(o.Stage.Input), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err != nil {
 		return nil, fmt.Errorf("publish campaigns: %w", err)
 	}
-	defer producer.Close()
 	if err := producer.Ping(ctx); err != nil {
+		producer.Close()
 		return nil, fmt.Errorf("publish campaigns: %w", err)
 	}
+	return producer, nil
+}
+
+func (o *OpenLoop) publish(ctx context.Context, producer *kgo.Client, begin time.Time) error {
 	var faults kgo.FirstErrPromise
-	return o.run(ctx, of, progress, func(ctx context.Context, begin time.Time) error {
-		if err := o.pace(ctx, begin, func(n int) { producer.Produce(ctx, o.Work.Record(n), faults.Promise()) }); err != nil {
-			return err
-		}
-		return errors.Join(producer.Flush(ctx), faults.Err())
-	})
+	if err := o.pace(ctx, begin, func(n int) { producer.Produce(ctx, o.Work.Record(n), faults.Promise()) }); err != nil {
+		return err
+	}
+	return errors.Join(producer.Flush(ctx), faults.Err())
 }
 
 // Limit takes the times of the plainest program that delivers the same campaigns to the lane: it
 // knows them and their recipients, and begins each when it is due, as one Postgres and one Kafka
 // transaction side by side.
 func (o *OpenLoop) Limit(ctx context.Context) (*hdrhistogram.Histogram, error) {
+	return o.limit(ctx, func(ctx context.Context, begin time.Time, due chan<- span, batches []span) error {
+		return o.pace(ctx, begin, func(n int) { due <- batches[n] })
+	})
+}
+
+// Least is Limit of a program that learns from the campaigns' topic that one is due, as tiffin does, by its partition
+// and offset: it does not look into the message.
+func (o *OpenLoop) Least(ctx context.Context) (*hdrhistogram.Histogram, error) {
+	producer, err := o.publisher(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer producer.Close()
+	input, err := kgo.NewClient(kgo.SeedBrokers(o.Lane.Brokers...), kgo.ConsumeTopics(o.Lane.Input), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		return nil, fmt.Errorf("read the campaigns: %w", err)
+	}
+	defer input.Close()
+	return o.limit(ctx, func(ctx context.Context, begin time.Time, due chan<- span, batches []span) error {
+		published := make(chan error, 1)
+		go func() { published <- o.publish(ctx, producer, begin) }()
+		for read := 0; read < len(batches); {
+			fetches := input.PollFetches(ctx)
+			if err := fetches.Err(); err != nil {
+				return errors.Join(fmt.Errorf("read the campaigns: %w", err), <-published)
+			}
+			fetches.EachRecord(func(r *kgo.Record) { due <- batches[int(r.Offset)*o.Work.Partitions+int(r.Partition)] })
+			read += fetches.NumRecords()
+		}
+		return <-published
+	})
+}
+
+// limit moves each campaign when tell says that it is due.
+func (o *OpenLoop) limit(ctx context.Context, tell func(ctx context.Context, begin time.Time, due chan<- span, batches []span) error) (*hdrhistogram.Histogram, error) {
 	plan, err := planLimit(o.Work, o.Lane, o.campaigns(), true)
 	if err != nil {
 		return nil, err
@@ -86,7 +132,7 @@ func (o *OpenLoop) Limit(ctx context.Context) (*hdrhistogram.Histogram, error) {
 	group.Go(func() error { return m.run(ctx, due) })
 	h, err := o.run(ctx, forever{}, func(int64) {}, func(ctx context.Context, begin time.Time) error {
 		defer close(due)
-		return o.pace(ctx, begin, func(n int) { due <- plan.batches[n] })
+		return tell(ctx, begin, due, plan.batches)
 	})
 	return h, errors.Join(err, group.Wait())
 }
