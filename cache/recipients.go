@@ -24,7 +24,7 @@ func (r *Recipients) Len() int { return r.clients.len() }
 // left out. The bytes are valid until the next step.
 func (r *Recipients) Range(from, to int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		var room [textRoom]byte
+		var room [uuidLen]byte // most texts are UUIDs: on the stack of who ranges
 		buf := room[:0]
 		var texts [textsAtOnce]stored
 		for numbers := range r.clients.blocks(from, to) {
@@ -40,9 +40,6 @@ func (r *Recipients) Range(from, to int) iter.Seq[[]byte] {
 		}
 	}
 }
-
-// textRoom holds the text of a UUID, which stays on the stack of who ranges.
-const textRoom = 40
 
 // textsAtOnce are read before the first is used: they lie all over the memory, and the processor
 // waits for several at once, but for one after the other if something is done with each in between.
