@@ -23,6 +23,9 @@ type backlogCase struct {
 	goal  float64    // of the limit
 }
 
+// fanout is the mean number of recipients of a restaurant's campaign.
+func (c *backlogCase) fanout() int { return c.shape.Subscriptions / c.shape.Restaurants }
+
 func backlogs() []backlogCase {
 	const million = 1_000_000
 	return []backlogCase{
@@ -42,8 +45,8 @@ const (
 	least           = "limit with input, manifest"
 )
 
-// mover is work.Limit or work.Least.
-type mover func(ctx context.Context, w *work.Workload, lane *testbed.Lane, campaigns int, form work.LimitForm) (time.Duration, error)
+// program is work.Limit or work.Least.
+type program func(ctx context.Context, w *work.Workload, lane *testbed.Lane, campaigns int, form work.LimitForm) (time.Duration, error)
 
 // The names of figures that several scenarios have.
 const (
@@ -63,7 +66,7 @@ func throughput() harness.Scenario {
 	}
 	for _, c := range backlogs() {
 		s.Goals = append(s.Goals, harness.AtLeast(c.name, deliveries, c.goal).OfLimit())
-		if c.shape.Subscriptions/c.shape.Restaurants >= 100 {
+		if c.fanout() >= 100 {
 			s.Goals = append(s.Goals, harness.AtMost(c.name, cpuEach, 1.5e-6).In(harness.Seconds), harness.AtMost(c.name, memory, 200e6).In(harness.Bytes))
 		}
 	}
@@ -145,7 +148,7 @@ func runBacklog(ctx context.Context, e *harness.Env, c backlogCase, r *harness.R
 
 // addLeast measures the limit with input and manifest.
 func (c *backlogCase) addLeast(ctx context.Context, stage *testbed.Stage, w *work.Workload, form work.LimitForm, most float64, r *harness.Result) error {
-	if c.shape.Subscriptions/c.shape.Restaurants >= manifestMatters {
+	if c.fanout() >= manifestMatters {
 		return nil
 	}
 	half := (w.Campaigns + 1) / 2
@@ -216,7 +219,7 @@ func limitOnce(ctx context.Context, stage *testbed.Stage, w *work.Workload, camp
 
 // onceOnALane has one of our own programs move the first campaigns to a lane that is gone afterwards. What lost or doubled
 // anything is no limit.
-func onceOnALane(ctx context.Context, stage *testbed.Stage, w *work.Workload, campaigns int, form work.LimitForm, move mover) (took time.Duration, err error) {
+func onceOnALane(ctx context.Context, stage *testbed.Stage, w *work.Workload, campaigns int, form work.LimitForm, run program) (took time.Duration, err error) {
 	lane, err := stage.NewLane(ctx)
 	if err != nil {
 		return 0, err
@@ -225,7 +228,7 @@ func onceOnALane(ctx context.Context, stage *testbed.Stage, w *work.Workload, ca
 	if err := stage.Checkpoint(ctx); err != nil {
 		return 0, err
 	}
-	if took, err = move(ctx, w, lane, campaigns, form); err != nil {
+	if took, err = run(ctx, w, lane, campaigns, form); err != nil {
 		return 0, err
 	}
 	return took, limitExact(ctx, w, lane, campaigns)

@@ -26,21 +26,36 @@ func Least(ctx context.Context, w *Workload, lane *testbed.Lane, campaigns int, 
 		return 0, err
 	}
 	plan.encodeManifest(w, lane)
-	input, err := kgo.NewClient(kgo.SeedBrokers(lane.Brokers...), kgo.ConsumeTopics(lane.Input), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	input, err := inputOf(lane)
 	if err != nil {
-		return 0, fmt.Errorf("read the campaigns: %w", err)
+		return 0, err
 	}
 	defer input.Close()
 	return plan.timed(ctx, lane, form, func(ctx context.Context) error {
-		for read := 0; read < campaigns; {
-			fetches := input.PollFetches(ctx)
-			if err := fetches.Err(); err != nil {
-				return fmt.Errorf("read the campaigns: %w", err)
-			}
-			read += fetches.NumRecords()
-		}
-		return nil
+		return readCampaigns(ctx, input, campaigns, func(*kgo.Record) {})
 	})
+}
+
+// inputOf reads the campaigns' topic from its start.
+func inputOf(lane *testbed.Lane) (*kgo.Client, error) {
+	input, err := kgo.NewClient(kgo.SeedBrokers(lane.Brokers...), kgo.ConsumeTopics(lane.Input), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		return nil, fmt.Errorf("read the campaigns: %w", err)
+	}
+	return input, nil
+}
+
+// readCampaigns returns when so many messages have been read.
+func readCampaigns(ctx context.Context, input *kgo.Client, campaigns int, each func(*kgo.Record)) error {
+	for read := 0; read < campaigns; {
+		fetches := input.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return fmt.Errorf("read the campaigns: %w", err)
+		}
+		fetches.EachRecord(each)
+		read += fetches.NumRecords()
+	}
+	return nil
 }
 
 // migrateLane makes the manifest's table as tiffin does.
@@ -73,10 +88,6 @@ func (p *limitPlan) encodeManifest(w *Workload, lane *testbed.Lane) {
 		row = appendNumber(appendNumber(appendNumber(row, p.trigger), 1<<32), int64(p.fanout(n)))
 		p.manifest[n] = appendRange(row, int64(p.starts[n]), int64(p.starts[n+1]))
 	}
-}
-
-func appendNumber(row []byte, number int64) []byte {
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(row, 8), uint64(number))
 }
 
 // appendRange is an int8multirange of one range, from included, to not: multirange_recv and range_recv in

@@ -109,6 +109,10 @@ func copyRow(columns [][]byte) []byte {
 	return row
 }
 
+func appendNumber(row []byte, number int64) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(row, 8), uint64(number))
+}
+
 func appendText(row []byte, text string) []byte {
 	return append(binary.BigEndian.AppendUint32(row, uint32(len(text))), text...)
 }
@@ -142,7 +146,7 @@ func (r *copyReader) Read(into []byte) (int, error) {
 				return r.given(out)
 			}
 			out = appendText(append(out, row...), clients[r.client])
-			out = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(out, 8), uint64(r.plan.trigger))
+			out = appendNumber(out, r.plan.trigger)
 			out = binary.BigEndian.AppendUint32(out, 0)
 		}
 	}

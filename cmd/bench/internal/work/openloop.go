@@ -96,23 +96,16 @@ func (o *OpenLoop) Least(ctx context.Context) (*hdrhistogram.Histogram, error) {
 		return nil, err
 	}
 	defer producer.Close()
-	input, err := kgo.NewClient(kgo.SeedBrokers(o.Lane.Brokers...), kgo.ConsumeTopics(o.Lane.Input), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	input, err := inputOf(o.Lane)
 	if err != nil {
-		return nil, fmt.Errorf("read the campaigns: %w", err)
+		return nil, err
 	}
 	defer input.Close()
 	return o.limit(ctx, func(ctx context.Context, begin time.Time, due chan<- span, batches []span) error {
 		published := make(chan error, 1)
 		go func() { published <- o.publish(ctx, producer, begin) }()
-		for read := 0; read < len(batches); {
-			fetches := input.PollFetches(ctx)
-			if err := fetches.Err(); err != nil {
-				return errors.Join(fmt.Errorf("read the campaigns: %w", err), <-published)
-			}
-			fetches.EachRecord(func(r *kgo.Record) { due <- batches[int(r.Offset)*o.Work.Partitions+int(r.Partition)] })
-			read += fetches.NumRecords()
-		}
-		return <-published
+		err := readCampaigns(ctx, input, len(batches), func(r *kgo.Record) { due <- batches[int(r.Offset)*o.Work.Partitions+int(r.Partition)] })
+		return errors.Join(err, <-published)
 	})
 }
 
