@@ -34,6 +34,7 @@ func TestTransactionIsEndedOnceItsPartitionsAreListed(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer p.close(context.WithoutCancel(t.Context()))
+		p.arenas = newArenas()
 		var listed atomic.Bool
 		really := p.lists
 		p.lists = func(topic string) bool { return listed.Load() && really(topic) }

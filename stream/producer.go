@@ -25,10 +25,12 @@ const (
 	// linger lets batches fill while records are being encoded; the flush behind them does not
 	// wait for it.
 	linger = 10 * time.Millisecond
-	// arenaBytes and arenasPerProducer bound the encoded records that a producer has under
-	// way, however large a campaign is.
-	arenaBytes        = 1 << 20
-	arenasPerProducer = 6
+	// arenaBytes and arenasPerUse bound the encoded records that batches have under way, of
+	// which one at a time is sending, and those of all lanes, however large a campaign is.
+	arenaBytes   = 1 << 20
+	arenasPerUse = 6
+	// typicalRecord, in bytes, is less than most records are.
+	typicalRecord = 384
 )
 
 // producer sends the records of one transaction at a time.
@@ -37,6 +39,7 @@ type producer struct {
 	// txnID is empty in at_least_once mode.
 	txnID  string
 	topics topics
+	// arenas are those of who has the producer.
 	arenas *arenas
 	// records fills one arena after the other, from trigger to trigger; flush ends the last.
 	records arenaWriter
@@ -86,7 +89,7 @@ func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
 		}),
 		kgo.BrokerMaxWriteBytes(math.MaxInt32 / 2),
 	}
-	p := &producer{topics: topics, arenas: newArenas(), written: map[string]bool{}}
+	p := &producer{topics: topics, written: map[string]bool{}}
 	p.lists = p.listsPartitions
 	if cfg.Mode == ExactlyOnce {
 		p.txnID = transactionalID(cfg, cfg.Kafka.Process, n)
@@ -245,8 +248,8 @@ type arenas struct {
 }
 
 func newArenas() *arenas {
-	a := &arenas{left: make(chan struct{}, arenasPerProducer)}
-	for range arenasPerProducer {
+	a := &arenas{left: make(chan struct{}, arenasPerUse)}
+	for range arenasPerUse {
 		a.put(&arena{home: a})
 	}
 	return a
@@ -335,7 +338,7 @@ func (w *arenaWriter) next(ctx context.Context, size int) error {
 		a.bytes = make([]byte, 0, want)
 	}
 	if a.records == nil {
-		a.records = make([]kgo.Record, 0, arenaBytes/256)
+		a.records = make([]kgo.Record, 0, arenaBytes/typicalRecord)
 	}
 	a.bytes, a.records = a.bytes[:0], a.records[:0]
 	a.pending.Store(1)

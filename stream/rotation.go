@@ -9,18 +9,21 @@ import (
 )
 
 // rotation lends the producers of a process in turn. Batches take them; lanes and recoveries borrow,
-// one fewer at a time than there are, so that a batch never waits for the end of a chunk.
+// one fewer at a time than there are, so that a batch never waits for the end of a chunk: neither for
+// a producer nor for the memory of its records.
 type rotation struct {
 	cfg  *Config
 	free chan *producer
 	lent chan struct{}
 	all  []*producer
+	// ofBatches and ofLanes hold the records of whoever took, or borrowed, a producer.
+	ofBatches, ofLanes *arenas
 }
 
 // newRotation makes the producers and, in exactly_once mode, takes over their transactional
 // ids, which ends whatever a predecessor left open.
 func newRotation(ctx context.Context, cfg *Config, topics topics) (*rotation, error) {
-	r := &rotation{cfg: cfg, free: make(chan *producer, producersPerProcess), lent: make(chan struct{}, producersPerProcess-1)}
+	r := emptyRotation(cfg)
 	explicit, err := wantsAddOffsets(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -42,6 +45,13 @@ func newRotation(ctx context.Context, cfg *Config, topics topics) (*rotation, er
 		r.free <- p
 	}
 	return r, nil
+}
+
+func emptyRotation(cfg *Config) *rotation {
+	return &rotation{
+		cfg: cfg, free: make(chan *producer, producersPerProcess), lent: make(chan struct{}, producersPerProcess-1),
+		ofBatches: newArenas(), ofLanes: newArenas(),
+	}
 }
 
 func (r *rotation) init(ctx context.Context) error {
@@ -100,6 +110,7 @@ func (r *rotation) takeOver(ctx context.Context, n int) error {
 func (r *rotation) take(ctx context.Context) (*producer, error) {
 	select {
 	case p := <-r.free:
+		p.arenas = r.ofBatches
 		return p, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
@@ -118,8 +129,10 @@ func (r *rotation) borrow(ctx context.Context) (*producer, error) {
 	p, err := r.take(ctx)
 	if err != nil {
 		<-r.lent
+		return nil, err
 	}
-	return p, err
+	p.arenas = r.ofLanes
+	return p, nil
 }
 
 func (r *rotation) giveBack(p *producer) {

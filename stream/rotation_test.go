@@ -6,12 +6,12 @@ import (
 	"testing/synctest"
 )
 
-// Two lanes and a recovery never hold all producers: a batch finds one at once, and each of the
-// three has its turn.
+// Two lanes and a recovery never hold all producers, nor the memory that a batch's records need: a batch
+// finds both at once, and each of the three has its turn.
 func TestLanesLeaveAProducerToTheBatches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := &rotation{free: make(chan *producer, producersPerProcess), lent: make(chan struct{}, producersPerProcess-1)}
+		r := emptyRotation(nil)
 		for range producersPerProcess {
 			r.free <- &producer{}
 		}
@@ -35,6 +35,11 @@ func TestLanesLeaveAProducerToTheBatches(t *testing.T) {
 		p, err := r.take(t.Context())
 		if err != nil {
 			t.Fatal(err)
+		}
+		lane := <-got
+		got <- lane
+		if lane.arenas == p.arenas {
+			t.Error("a batch's records share their memory with those of lanes")
 		}
 		r.give(p)
 		for range maxLanes + 1 {
