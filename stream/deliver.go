@@ -23,20 +23,11 @@ const (
 // Postgres and the publishers to Kafka.
 func (s *session) deliverAll(ctx context.Context, polled <-chan []message) error {
 	defer s.lanes.close()
-	for {
-		s.state.doing(planning, "")
+	g := newGathering()
+	defer func() { g.batch.abandon() }() // only what is not on its way is left in it
+	for more := true; more; {
 		var err error
-		select {
-		case p, ok := <-polled:
-			if !ok {
-				return nil
-			}
-			err = s.handle(ctx, p)
-		case <-s.lanes.ended:
-			err = s.goOn(ctx)
-		case <-ctx.Done():
-			return nil
-		}
+		more, err = s.deliverNext(ctx, g, polled)
 		if err != nil {
 			if ctx.Err() != nil && s.work.Err() == nil {
 				return nil // asked to stop: what was not admitted stays for the next time
@@ -44,13 +35,46 @@ func (s *session) deliverAll(ctx context.Context, polled <-chan []message) error
 			return err
 		}
 	}
+	return nil
 }
 
-// handle delivers messages, but for those of partitions that are held back.
-func (s *session) handle(ctx context.Context, messages []message) (err error) {
-	b := newBatch()
-	defer func() { b.abandon() }() // only what is not on its way is left in b
-	last := map[int32]message{}
+// deliverNext handles what comes next. What is gathered goes out, full or not, once a writer is free and
+// nothing more is at hand to join it.
+func (s *session) deliverNext(ctx context.Context, g *gathering, polled <-chan []message) (more bool, err error) {
+	free := s.writersFor(g)
+	select {
+	case p, more := <-polled:
+		return more, s.handle(ctx, g, p)
+	case <-s.lanes.ended:
+		return true, s.goOn(ctx, g)
+	default:
+	}
+	select {
+	case p, more := <-polled:
+		return more, s.handle(ctx, g, p)
+	case <-s.lanes.ended:
+		return true, s.goOn(ctx, g)
+	case w := <-free:
+		s.writers <- w // beginStoring takes it
+		return true, s.sendGathered(g)
+	case <-ctx.Done():
+		return false, nil
+	}
+}
+
+// writersFor are those that may take what is gathered; nil, so that nobody waits for them, when that is nothing.
+func (s *session) writersFor(g *gathering) <-chan deliverer {
+	if len(g.batch.triggers) == 0 {
+		s.state.doing(planning, "")
+		return nil
+	}
+	s.state.doing(planning, "waiting for the feedback database")
+	s.state.planner.Await(s.storingLimit())
+	return s.writers
+}
+
+// handle plans messages, but for those of partitions that are held back.
+func (s *session) handle(ctx context.Context, g *gathering, messages []message) error {
 	for _, m := range messages {
 		if s.lanes.hold(m) {
 			continue
@@ -60,37 +84,20 @@ func (s *session) handle(ctx context.Context, messages []message) (err error) {
 			return err
 		}
 		if t != nil && t.cold || t.deliveries() > s.cfg.MaxTransactionRecords {
-			if b, err = s.divert(b, t, m); err != nil {
+			if err := s.divert(g, t, m); err != nil {
 				return err
 			}
 			continue
 		}
-		last[m.Partition] = m
-		if t == nil {
-			continue
-		}
-		if !s.fits(b, t) {
-			if b, err = s.send(b); err != nil {
-				t.release()
+		if t != nil {
+			if err := s.gather(g, t, m); err != nil {
 				return err
 			}
 		}
-		alone := s.care.taken(s.cfg.Now()) && t.deliveries() > 0
-		if alone {
-			t.record = m.Record
-		}
-		b.add(t)
-		if alone || b.deliveries >= s.batchTarget() || len(b.triggers) >= batchTriggers {
-			if b, err = s.send(b); err != nil {
-				return err
-			}
-		}
+		g.last[m.Partition] = m
 	}
-	if b, err = s.send(b); err != nil {
-		return err
-	}
-	for _, m := range last {
-		s.claims.saw(m)
+	if len(g.batch.triggers) == 0 {
+		g.saw(s.claims)
 	}
 	return nil
 }
@@ -115,11 +122,6 @@ func closed() chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
-}
-
-// fits reports whether a trigger may join a batch.
-func (s *session) fits(b *batch, t *trigger) bool {
-	return b.deliveries == 0 || b.deliveries+t.deliveries() <= s.batchTarget()
 }
 
 // planNext plans a message that is ours to handle; nil for all others: transaction markers,

@@ -30,26 +30,25 @@ type lane struct {
 var errCut = errors.New("cut short")
 
 // divert takes a campaign that is larger than a transaction to a lane, behind everything
-// that was planned before it. Without a free lane its message is held back, unplanned. It
-// returns the batch to go on with.
-func (s *session) divert(b *batch, t *trigger, m message) (*batch, error) {
+// that was planned before it. Without a free lane its message is held back, unplanned.
+func (s *session) divert(g *gathering, t *trigger, m message) error {
 	if !s.lanes.take(t.partition) {
 		t.release()
 		s.lanes.park(m)
-		return b, nil
+		return nil
 	}
-	b, err := s.send(b)
+	err := s.sendGathered(g)
 	large := newBatch()
 	t.record = m.Record // should it become a dead letter
 	large.add(t)
 	if err != nil {
 		large.abandon()
-		return b, err
+		return err
 	}
 	s.claims.admit(large)
 	if len(large.triggers) == 0 {
 		s.lanes.end(t.partition)
-		return b, nil
+		return nil
 	}
 	before := s.last
 	s.spawn(func() error {
@@ -63,7 +62,7 @@ func (s *session) divert(b *batch, t *trigger, m message) (*batch, error) {
 			return s.deliverLarge(l, large, before)
 		})
 	})
-	return b, nil
+	return nil
 }
 
 // drive runs a lane of a claim that is counted in flight, to its end or until it is cut. What
@@ -214,9 +213,9 @@ func (s *session) conclude(ctx context.Context, p *producer, at map[int32]positi
 }
 
 // goOn delivers what was held back of partitions that are on no lane any more.
-func (s *session) goOn(ctx context.Context) error {
+func (s *session) goOn(ctx context.Context, g *gathering) error {
 	partitions, messages := s.lanes.release()
-	if err := s.handle(ctx, messages); err != nil {
+	if err := s.handle(ctx, g, messages); err != nil {
 		return err
 	}
 	s.lanes.resumeRest(partitions)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"example.com/tiffin/stream"
 )
 
@@ -16,16 +18,7 @@ func TestNextBatchIsInsertedWhileOneIsCommitted(t *testing.T) {
 	r := newRig(t, 1, map[string][]string{"r": clients(fan)})
 	log := r.logging()
 	conn := r.db.Connect(t)
-	if err := r.cfg.Prepare(t.Context(), conn); err != nil {
-		t.Fatal(err)
-	}
-	// Commits wait for a lock.
-	const lock = 42
-	r.db.Exec(t, `CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$`,
-		`CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON tiffin.trigger DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()`)
-	if _, err := conn.Exec(t.Context(), `SELECT pg_advisory_lock($1)`, lock); err != nil {
-		t.Fatal(err)
-	}
+	release := r.holdCommits(conn)
 	var values [][]byte
 	var want []delivery
 	for i := range campaigns {
@@ -63,9 +56,7 @@ func TestNextBatchIsInsertedWhileOneIsCommitted(t *testing.T) {
 	}
 	r.db.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tiffin' AND query = 'COMMIT'`)
 	r.eventuallyOr("another attempt", paired, func() string { return fmt.Sprint(inserting(), e.Reasons()) })
-	if _, err := conn.Exec(t.Context(), `SELECT pg_advisory_unlock($1)`, lock); err != nil {
-		t.Fatal(err)
-	}
+	release()
 	r.eventually("all rows", func() bool { return r.rowCount() == len(want) })
 	if err := stop(); err != nil {
 		t.Fatal(err)
@@ -74,4 +65,21 @@ func TestNextBatchIsInsertedWhileOneIsCommitted(t *testing.T) {
 	if n := log.lines("delivery interrupted"); n != 1 {
 		t.Errorf("%d sessions ended by a fault: want the one whose connection was closed", n)
 	}
+}
+
+// holdCommits makes the commits of batches wait, for a lock of conn, until they are released.
+func (r *rig) holdCommits(conn *pgx.Conn) (release func()) {
+	r.t.Helper()
+	if err := r.cfg.Prepare(r.t.Context(), conn); err != nil {
+		r.t.Fatal(err)
+	}
+	r.db.Exec(r.t, `CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$`,
+		`CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON tiffin.trigger DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()`)
+	lock := func(call string) {
+		if _, err := conn.Exec(r.t.Context(), `SELECT `+call+`(42)`); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	lock("pg_advisory_lock")
+	return func() { lock("pg_advisory_unlock") }
 }
