@@ -66,16 +66,17 @@ func (c *claims) position(m message) (next int64, ok bool) {
 }
 
 // admit drops from the batch what is not, or no longer, ours to deliver, and enters the
-// rest as in flight.
+// rest as in flight. What was planned under an earlier claim is read again under the present
+// one: a part of it may have been dropped before, and what is left would pass over that.
 func (c *claims) admit(b *batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	advances := map[int32]*advance{}
-	b.deliveries = 0
+	b.deliveries, b.bulky = 0, false
 	b.triggers = slices.DeleteFunc(b.triggers, func(t *trigger) bool {
 		cl := c.owned[t.partition]
-		if cl == nil || cl.given || t.offset < cl.planned {
-			t.release()
+		if cl == nil || cl.given || cl != t.claim || t.offset < cl.planned {
+			t.drop()
 			return true
 		}
 		a := advances[t.partition]
@@ -87,6 +88,7 @@ func (c *claims) admit(b *batch) {
 		cl.planned = t.offset + 1
 		a.next, a.leader = cl.planned, t.leader
 		b.deliveries += t.deliveries()
+		b.bulky = b.bulky || t.bulky
 		return false
 	})
 	for _, partition := range slices.Sorted(maps.Keys(advances)) {

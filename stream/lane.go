@@ -33,7 +33,7 @@ var errCut = errors.New("cut short")
 // that was planned before it. Without a free lane its message is held back, unplanned.
 func (s *session) divert(g *gathering, t *trigger, m message) error {
 	if !s.lanes.take(t.partition) {
-		t.release()
+		t.drop()
 		s.lanes.park(m)
 		return nil
 	}

@@ -38,7 +38,7 @@ type planner struct {
 // trigger then is cold, and undecided.
 func (p *planner) plan(ctx context.Context, m message) (*trigger, error) {
 	trace := p.begin(m)
-	t, err := p.decide(ctx, m.Record, m.mark, trace)
+	t, err := p.decide(ctx, m, trace)
 	if err != nil {
 		trace.failed(err)
 		return nil, err
@@ -47,14 +47,16 @@ func (p *planner) plan(ctx context.Context, m message) (*trigger, error) {
 	return t, nil
 }
 
-func (p *planner) decide(ctx context.Context, r *kgo.Record, mark cache.Mark, trace *traced) (*trigger, error) {
+func (p *planner) decide(ctx context.Context, m message, trace *traced) (*trigger, error) {
+	r := m.Record
 	t := &trigger{
 		partition: r.Partition,
-		offset:    r.Offset,
 		leader:    r.LeaderEpoch + 1,
+		offset:    r.Offset,
+		claim:     m.claim,
 		published: r.Timestamp,
 		now:       p.cfg.Now().Unix(),
-		mark:      mark,
+		mark:      m.mark,
 		trace:     trace,
 		context:   trace.context(),
 	}

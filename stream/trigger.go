@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"errors"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -25,10 +26,12 @@ const (
 // says goes to both sinks and into the manifest.
 type trigger struct {
 	partition int32
-	offset    int64
 	leader    int32 // position.leader behind it
-	outcome   Outcome
-	campaign  Campaign
+	offset    int64
+	// claim is that under which the message was read and planned.
+	claim    *claim
+	outcome  Outcome
+	campaign Campaign
 	// now is the clock when the message was processed, in Unix seconds.
 	now  int64
 	mark cache.Mark
@@ -57,6 +60,14 @@ func (t *trigger) deliveries() int {
 	}
 	return t.recipients.Len()
 }
+
+// drop gives up a plan that nobody here delivers: the message is read again, by whoever has its partition.
+func (t *trigger) drop() {
+	t.trace.failed(errDropped)
+	t.release()
+}
+
+var errDropped = errors.New("not delivered in this attempt: the partition is held back, or changed hands")
 
 func (t *trigger) release() {
 	if t.recipients != nil {
