@@ -18,6 +18,7 @@ const maxLanes = 3
 // nothing more of it is fetched, and what was fetched is held back.
 type lane struct {
 	claim *claim
+	held  *held
 	// cut ends when the lane shall stop at the next point from which another process, or the
 	// next start of this one, can go on: before Postgres' commit, or between two chunks.
 	cut context.Context //nolint:containedctx // it ends with the lane
@@ -32,8 +33,9 @@ var errCut = errors.New("cut short")
 // divert takes a campaign that is larger than a transaction to a lane, behind everything
 // that was planned before it. Without a free lane its message is held back, unplanned.
 func (s *session) divert(g *gathering, t *trigger, m message) error {
-	if !s.lanes.take(t.partition) {
-		t.drop()
+	h := s.lanes.take(t.partition)
+	if h == nil {
+		t.release()
 		s.lanes.park(m)
 		return nil
 	}
@@ -47,14 +49,14 @@ func (s *session) divert(g *gathering, t *trigger, m message) error {
 	}
 	s.claims.admit(large)
 	if len(large.triggers) == 0 {
-		s.lanes.end(t.partition)
+		s.lanes.end(h)
 		return nil
 	}
 	before := s.last
 	s.spawn(func() error {
 		defer large.abandon()
 		what := triggerID(s.topics.input.name, t.partition, t.offset)
-		return s.drive(large.advances[0].claim, what, func(l *lane) error {
+		return s.drive(large.advances[0].claim, h, what, func(l *lane) error {
 			if err := s.readLarge(l, large, m); err != nil {
 				return err
 			}
@@ -68,22 +70,22 @@ func (s *session) divert(g *gathering, t *trigger, m message) error {
 // drive runs a lane of a claim that is counted in flight, to its end or until it is cut. What
 // was held back meanwhile goes on only behind a lane that has come to its end, or of which
 // the partition is no longer ours.
-func (s *session) drive(cl *claim, what string, run func(*lane) error) error {
+func (s *session) drive(cl *claim, h *held, what string, run func(*lane) error) error {
 	cut, cancel := context.WithCancel(s.cutting)
 	defer cancel()
 	s.claims.onGive(cl, cancel)
-	l := &lane{claim: cl, cut: cut, progress: s.state.began(what), pulse: s.state.pulses.New("stream: the lane of " + what)}
+	l := &lane{claim: cl, held: h, cut: cut, progress: s.state.began(what), pulse: s.state.pulses.New("stream: the lane of " + what)}
 	defer s.state.finished(l.progress)
 	defer s.state.pulses.Remove(l.pulse)
 	l.pulse.Beat()
 	err := run(l)
 	switch {
 	case err == nil:
-		s.lanes.end(cl.partition)
+		s.lanes.end(h)
 		s.claims.leave(cl, true)
 	case cut.Err() != nil && s.work.Err() == nil:
 		s.log.Warn("a large delivery was cut short; whoever takes its partition goes on with it", "what", l.progress.String())
-		s.lanes.end(cl.partition)
+		s.lanes.end(h)
 		s.claims.leave(cl, false)
 		err = nil
 	}

@@ -46,33 +46,34 @@ func newLanes() *lanes {
 	return &lanes{ended: make(chan struct{}, 1), held: map[int32]*held{}}
 }
 
-// take puts a partition on a lane; false when none is free.
-func (l *lanes) take(partition int32) bool {
+// take puts a partition on a lane; nil when none is free, or when it is held back already, under a later
+// claim than that of whoever asks.
+func (l *lanes) take(partition int32) *held {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.busy >= maxLanes {
-		return false
+	if l.busy >= maxLanes || l.held[partition] != nil {
+		return nil
 	}
-	l.enter(partition)
-	return true
+	return l.enter(partition)
 }
 
 // begin puts a partition on a lane, free or not, and calls start; false when they are shut.
-func (l *lanes) begin(partition int32, start func()) bool {
+func (l *lanes) begin(partition int32, start func(*held)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.shut {
 		return false
 	}
-	l.enter(partition)
-	start()
+	start(l.enter(partition))
 	return true
 }
 
-func (l *lanes) enter(partition int32) {
+func (l *lanes) enter(partition int32) *held {
 	l.busy++
-	l.held[partition] = &held{onLane: true} // what was held of an earlier claim is read again
+	h := &held{onLane: true}
+	l.held[partition] = h // what was held of an earlier claim is read again
 	l.pause(partition)
+	return h
 }
 
 // close shuts the lanes: nothing is begun any more.
@@ -86,8 +87,13 @@ func (l *lanes) close() {
 func (l *lanes) park(m message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.held[m.Partition] = &held{messages: []message{m}}
-	l.pause(m.Partition)
+	h := l.held[m.Partition]
+	if h == nil {
+		h = &held{}
+		l.held[m.Partition] = h
+		l.pause(m.Partition)
+	}
+	h.messages = append(h.messages, m)
 }
 
 // hold keeps a message of a partition that is held back; false when it is not.
@@ -101,11 +107,10 @@ func (l *lanes) hold(m message) bool {
 	return h != nil
 }
 
-// end takes a partition off its lane.
-func (l *lanes) end(partition int32) {
+// end takes a partition off its lane. If it was put on another one meanwhile, under a later claim, it stays there.
+func (l *lanes) end(h *held) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	h := l.held[partition]
 	if !h.resting {
 		l.busy--
 	}
@@ -114,11 +119,11 @@ func (l *lanes) end(partition int32) {
 }
 
 // rest lets others use the lane of a partition that waits for something.
-func (l *lanes) rest(partition int32) {
+func (l *lanes) rest(h *held) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.busy--
-	l.held[partition].resting = true
+	h.resting = true
 	l.tell()
 }
 

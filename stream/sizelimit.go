@@ -71,7 +71,7 @@ const guessAgain = 10 * time.Minute
 // awaitLimit holds a partition back until the probe sees another limit, which ends the session. The
 // recoveries and large campaigns of other partitions have their turn meanwhile.
 func (s *session) awaitLimit(l *lane, e *oversizeError) error {
-	s.lanes.rest(l.claim.partition)
+	s.lanes.rest(l.held)
 	l.pulse.Rest()                                 // readiness tells of it
 	s.log.Error("a partition waits: " + e.Error()) //nolint:sloglint // the words of readiness
 	s.state.stuck(l.claim.partition, e.Error())

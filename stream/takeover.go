@@ -87,7 +87,7 @@ func (s *session) takePartition(ctx context.Context, partition int32, spans map[
 	cl := &claim{partition: partition, epoch: e.epoch, planned: next, seen: next}
 	if behind != nil {
 		cl.inflight = 1
-		started := s.lanes.begin(partition, func() { s.spawn(func() error { return s.catchUp(cl, behind) }) })
+		started := s.lanes.begin(partition, func(h *held) { s.spawn(func() error { return s.catchUp(cl, h, behind) }) })
 		if !started { // the session is about to end
 			cl.inflight, cl.cut = 0, true
 		}
@@ -98,9 +98,9 @@ func (s *session) takePartition(ctx context.Context, partition int32, spans map[
 }
 
 // catchUp runs a recovery on a lane: the other partitions go on meanwhile.
-func (s *session) catchUp(cl *claim, r *recovery) error {
+func (s *session) catchUp(cl *claim, h *held, r *recovery) error {
 	what := "recovery of " + triggerID(s.topics.input.name, cl.partition, r.from.offset)
-	return s.drive(cl, what, func(l *lane) error {
+	return s.drive(cl, h, what, func(l *lane) error {
 		err := s.inTurn(l, r)
 		if oversize, ok := errors.AsType[*oversizeError](err); ok {
 			return s.awaitLimit(l, oversize)
