@@ -11,21 +11,21 @@ func TestPlansOfAnEarlierClaimAreDropped(t *testing.T) {
 	c := newClaims()
 	earlier := &claim{partition: partition, epoch: 1, planned: 100}
 	c.put(earlier)
-	batchOf := func(triggers ...*trigger) *batch {
+	admitted := func(triggers ...*trigger) *batch {
 		b := newBatch()
-		for _, t := range triggers {
-			b.add(t)
+		for _, message := range triggers {
+			b.add(message)
 		}
 		c.admit(b)
 		return b
 	}
 	c.lose([]int32{partition})
-	if b := batchOf(&trigger{partition: partition, offset: 100, claim: earlier}); len(b.triggers) != 0 {
+	if b := admitted(&trigger{partition: partition, offset: 100, claim: earlier}); len(b.triggers) != 0 {
 		t.Error("a message of a lost partition is delivered")
 	}
 	again := &claim{partition: partition, epoch: 3, planned: 100}
 	c.put(again)
-	b := batchOf(
+	b := admitted(
 		&trigger{partition: partition, offset: 101, claim: earlier},
 		&trigger{partition: partition, offset: 100, claim: again},
 	)

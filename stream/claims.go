@@ -12,10 +12,10 @@ import (
 type claim struct {
 	partition int32
 	epoch     int64
-	// planned is the offset of the next message to plan; it runs ahead of the ledger by what
-	// is in flight.
+	// planned is the offset behind the last message that was admitted: ahead of the ledger by what
+	// is in flight, and behind what is gathered.
 	planned int64
-	// seen is the position behind everything read, transaction markers included.
+	// seen is the position behind everything read that is on its way, transaction markers included.
 	seen int64
 	// inflight counts the batches under way that advance the partition.
 	inflight int
@@ -53,7 +53,7 @@ func (c *claims) all() map[int32]*claim {
 	return maps.Clone(c.owned)
 }
 
-// position returns the next offset to plan of a message's partition; ok is false when that is not ours, or
+// position returns the offset from which messages of a partition are to be planned; ok is false when that is not ours, or
 // not as it was when the message was read.
 func (c *claims) position(m message) (next int64, ok bool) {
 	c.mu.Lock()

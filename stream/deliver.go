@@ -11,8 +11,8 @@ const (
 	// batchDeliveries is how many rows and records a batch gathers: beyond it neither sink
 	// gets faster (FACTS: 10,000 saturate the machine), and a crash costs less to repeat.
 	batchDeliveries = 10_000
-	// batchTriggers bounds a batch of messages that deliver little or nothing, and what a poll
-	// holds in memory: a transaction costs the broker some 20 ms of CPU, however small it is.
+	// batchTriggers bounds a batch of messages that deliver little or nothing: a transaction costs
+	// the broker some 20 ms of CPU, however small it is. It bounds a poll too.
 	batchTriggers = 10_000
 	// lookupLimit is how long a lookup may take: it may read all of a restaurant from a source that has
 	// no index for it, or that holds the table locked for a while.
@@ -23,6 +23,7 @@ const (
 // Postgres and the publishers to Kafka.
 func (s *session) deliverAll(ctx context.Context, polled <-chan []message) error {
 	defer s.lanes.close()
+	defer s.state.doing(planning, "")
 	g := newGathering()
 	defer func() { g.batch.abandon() }() // only what is not on its way is left in it
 	for more := true; more; {
@@ -39,9 +40,12 @@ func (s *session) deliverAll(ctx context.Context, polled <-chan []message) error
 }
 
 // deliverNext handles what comes next. What is gathered goes out, full or not, once a writer is free and
-// nothing more is at hand to join it.
+// either nothing more is at hand to join it or it is overdue.
 func (s *session) deliverNext(ctx context.Context, g *gathering, polled <-chan []message) (more bool, err error) {
 	free := s.writersFor(g)
+	if s.overdue(g) {
+		return true, s.sendGathered(g)
+	}
 	select {
 	case p, more := <-polled:
 		return more, s.handle(ctx, g, p)
@@ -64,7 +68,7 @@ func (s *session) deliverNext(ctx context.Context, g *gathering, polled <-chan [
 
 // writersFor are those that may take what is gathered; nil, so that nobody waits for them, when that is nothing.
 func (s *session) writersFor(g *gathering) <-chan deliverer {
-	if len(g.batch.triggers) == 0 {
+	if g.empty() {
 		s.state.doing(planning, "")
 		return nil
 	}
@@ -78,6 +82,11 @@ func (s *session) handle(ctx context.Context, g *gathering, messages []message) 
 	for _, m := range messages {
 		if s.lanes.hold(m) {
 			continue
+		}
+		if s.overdue(g) {
+			if err := s.sendGathered(g); err != nil {
+				return err
+			}
 		}
 		t, err := s.planNext(ctx, m)
 		if err != nil {
@@ -96,7 +105,7 @@ func (s *session) handle(ctx context.Context, g *gathering, messages []message) 
 		}
 		g.last[m.Partition] = m
 	}
-	if len(g.batch.triggers) == 0 {
+	if g.empty() {
 		g.saw(s.claims)
 	}
 	return nil
@@ -164,7 +173,6 @@ func (s *session) send(b *batch) (*batch, error) {
 	}
 	prev := s.last
 	s.last = b
-	b.alone = s.care.taken(s.cfg.Now())
 	s.spawn(func() error {
 		defer func() { <-s.slots }()
 		defer b.leave()

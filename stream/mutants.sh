@@ -41,7 +41,10 @@ mutant a-fault-ends-the-session session.go 's.fail(err)
 	})'
 mutant lane-comes-behind-its-partition lane.go 'if err := await(l.cut, before.done); err != nil' 'if err := l.cut.Err(); err != nil'
 mutant lane-holds-its-partition deliver.go 'if s.lanes.hold(m) {' 'if false {'
+mutant plans-belong-to-their-claim claims.go 'cl != t.claim || ' '' PlansOf
+mutant bulky-is-what-is-left claims.go 'b.deliveries, b.bulky = 0, false' 'b.deliveries = 0' WhatIsDropped
 mutant lanes-leave-their-memory-to-batches rotation.go 'p.arenas = r.ofLanes' 'p.arenas = r.ofBatches' LanesLeave
+mutant lanes-are-of-one-claim lanes.go ' || l.held[partition] != nil' '' LaneOfAnEarlier
 mutant lane-of-a-fault-holds-on lane.go 'case err == nil:' 'case err == nil || s.work.Err() == nil:'
 mutant lane-cut-is-not-level session.go 'if c.cut {' 'if false {'
 mutant lane-cut-between-chunks lane.go 'if l.cut.Err() != nil {
@@ -98,10 +101,12 @@ mutant ledger-with-its-rows writer.go 'w.endPiece(p, all)
 ' CrashAtEveryStatement
 mutant next-batch-moves-the-ledger-behind writer.go 'if err := await(ctx, g.ledger); err != nil {' 'if err := ctx.Err(); err != nil {' NextBatchIsInserted
 mutant next-batch-does-not-wait-for-the-commit writers.go 'ledger, turn := prev.stored, prev.numbered' 'ledger, turn := prev.stored, prev.stored' NextBatchIsInserted
-mutant polls-share-a-batch deliver.go 'if len(g.batch.triggers) == 0 {
+mutant polls-share-a-batch deliver.go 'if g.empty() {
 		g.saw(s.claims)
 	}
 	return nil' 'return s.sendGathered(g)' PollsShare
+mutant batches-are-bounded-in-bytes gather.go ' || g.bytes >= gatherBytes' '' BoundedInBytes
+mutant what-is-planned-does-not-wait-for-long gather.go 'time.Since(g.since) >= gatherFor' 'false' DoNotWaitForLong
 mutant rows-take-turns numbering.go 'if !n.busy {' 'if true {' RowsOfLarge
 mutant turns-go-to-the-smaller numbering.go 'n.compare(t, us) < 0 ||' 'n.compare(t, us) < -1000 ||' Turns
 mutant turns-go-to-who-waits numbering.go ' || t.left > 0 && n.fair()' '' Turns

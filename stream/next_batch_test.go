@@ -70,6 +70,7 @@ func TestNextBatchIsInsertedWhileOneIsCommitted(t *testing.T) {
 // holdCommits makes the commits of batches wait, for a lock of conn, until they are released.
 func (r *rig) holdCommits(conn *pgx.Conn) (release func()) {
 	r.t.Helper()
+	r.cfg.FeedbackDSN += "&lock_timeout=0" // or a session ends after 20 s
 	if err := r.cfg.Prepare(r.t.Context(), conn); err != nil {
 		r.t.Fatal(err)
 	}

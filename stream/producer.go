@@ -39,7 +39,7 @@ type producer struct {
 	// txnID is empty in at_least_once mode.
 	txnID  string
 	topics topics
-	// arenas are those of who has the producer.
+	// arenas are those of whoever has the producer.
 	arenas *arenas
 	// records fills one arena after the other, from trigger to trigger; flush ends the last.
 	records arenaWriter

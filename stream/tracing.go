@@ -139,16 +139,16 @@ func (t *traced) context() traceContext {
 	return made.made
 }
 
-// failed ends the span of a message that could not be planned.
+// failed ends the span of a message that was not planned, or whose plan is given up.
 func (t *traced) failed(err error) {
 	if t == nil {
 		return
 	}
-	t.plan.ended = t.now()
+	now := t.now()
 	t.step("fence", t.fence, nil)
 	t.step("plan", t.plan, err)
 	t.span.SetStatus(codes.Error, err.Error())
-	t.span.End(trace.WithTimestamp(t.plan.ended))
+	t.span.End(trace.WithTimestamp(now))
 }
 
 func (t *traced) planned() {

@@ -61,13 +61,14 @@ func (t *trigger) deliveries() int {
 	return t.recipients.Len()
 }
 
-// drop gives up a plan that nobody here delivers: the message is read again, by whoever has its partition.
+// drop gives up a plan whose partition has changed hands: whoever has it reads the message again, if it is not
+// handled yet.
 func (t *trigger) drop() {
 	t.trace.failed(errDropped)
 	t.release()
 }
 
-var errDropped = errors.New("not delivered in this attempt: the partition is held back, or changed hands")
+var errDropped = errors.New("not delivered in this attempt: the partition changed hands")
 
 func (t *trigger) release() {
 	if t.recipients != nil {
@@ -97,7 +98,7 @@ type batch struct {
 	// stored is closed when Postgres has committed, produced when the broker has acknowledged
 	// every record, moved when the group's offsets are in the transaction too, done when it is committed.
 	stored, produced, moved, done chan struct{}
-	// alone says that care is taken (refusal.go): one campaign at most has deliveries, and none
+	// alone says that care is taken (refusal.go): only one campaign has deliveries, and none
 	// is produced before taken (closed when the table has its rows, without a commit) or stored.
 	alone bool
 	taken chan struct{}
