@@ -134,6 +134,20 @@ func (c *claims) give(ctx context.Context, partitions []int32) ([]*claim, error)
 	return going, nil
 }
 
+// settled waits until nothing is in flight.
+func (c *claims) settled(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wait(ctx, func() bool {
+		for _, cl := range c.owned {
+			if cl.inflight > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // onGive has call called once the claim is to be given up; at once if it is already.
 func (c *claims) onGive(cl *claim, call func()) {
 	c.mu.Lock()

@@ -36,7 +36,10 @@ func (s *session) deliverAll(ctx context.Context, polled <-chan []message) error
 			return err
 		}
 	}
-	return nil
+	if ctx.Err() != nil {
+		return nil
+	}
+	return s.sendGathered(g)
 }
 
 // deliverNext handles what comes next. What is gathered goes out, full or not, once a writer is free and

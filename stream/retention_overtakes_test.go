@@ -65,6 +65,7 @@ func TestRetentionOvertakesARunningDaemon(t *testing.T) {
 	log.wants(t, "deleted by the topic's retention before they were handled")
 	log.wants(t, fmt.Sprintf("from_offset=%d to_offset=%d", deleted-gone, deleted))
 	log.wants(t, "retention.ms")
+	log.wants(t, "what was read is delivered")
 	if n := log.lines("delivery interrupted"); n != 1 {
 		t.Errorf("the delivery was interrupted %d times, want once", n)
 	}

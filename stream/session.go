@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -261,9 +262,18 @@ func (s *session) run(ctx context.Context) error {
 	})()
 	s.state.session.Rest()
 
-	polled := make(chan []message)
-	s.spawn(func() error { return s.poll(active, polled) })
-	s.spawn(func() error { return s.deliverAll(active, polled) })
+	polled, planned := make(chan []message), make(chan struct{})
+	s.spawn(func() error {
+		err := s.poll(active, polled)
+		if errors.Is(err, kerr.OffsetOutOfRange) { // what was read is in the topic no more
+			s.finish(planned)
+		}
+		return err
+	})
+	s.spawn(func() error {
+		defer close(planned)
+		return s.deliverAll(active, polled)
+	})
 	s.spawn(func() error { return s.probe(active) })
 	if s.goal != nil {
 		s.spawn(func() error {
@@ -366,6 +376,19 @@ func (s *session) poll(ctx context.Context, polled chan<- []message) error {
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// finishFor bounds how long a session that is about to end goes on with what it has read.
+const finishFor = 10 * time.Second
+
+// finish waits until everything that was read is planned and in both sinks.
+func (s *session) finish(planned <-chan struct{}) {
+	s.log.Info("retention was quicker than the reading; what was read is delivered before that is looked into")
+	ctx, cancel := context.WithTimeout(s.work, finishFor)
+	defer cancel()
+	if await(ctx, planned) == nil {
+		_ = s.claims.settled(ctx) // the session ends in either case
 	}
 }
 
