@@ -148,8 +148,8 @@ func (s *session) join() error {
 		kgo.SessionTimeout(k.SessionTimeout),
 		kgo.HeartbeatInterval(min(time.Second, k.SessionTimeout/3)), // its answer tells of a rebalance
 		kgo.FetchMaxWait(fetchWait),
-		kgo.FetchMaxBytes(1 << 20),
-		kgo.FetchMaxPartitionBytes(512 << 10),
+		kgo.FetchMaxBytes(768 << 10),
+		kgo.FetchMaxPartitionBytes(256 << 10),
 		kgo.OnOffsetsFetched(func(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
 			s.remember(resp)
 			return nil
