@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -134,8 +135,7 @@ func TestServiceManagerIsToldWhatTheDaemonWaitsFor(t *testing.T) {
 	t.Parallel()
 	manager := listenForNotices(t)
 	p := begin(t, append(nowhere(), "NOTIFY_SOCKET="+manager.LocalAddr().String()), "run")
-	awaitNotice(t, manager, "EXTEND_TIMEOUT_USEC=")
-	awaitNotice(t, manager, "connection refused")
+	awaitNotice(t, manager, "EXTEND_TIMEOUT_USEC=", "connection refused")
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -180,16 +180,16 @@ func listenForNotices(t *testing.T) *net.UnixConn {
 	return conn
 }
 
-func awaitNotice(t *testing.T, conn *net.UnixConn, text string) {
+// awaitNotice reads what the manager is told until it has heard all of the texts, in whatever order: one that
+// does not change is told once.
+func awaitNotice(t *testing.T, conn *net.UnixConn, texts ...string) {
 	t.Helper()
 	datagram := make([]byte, 8<<10)
-	for {
+	for len(texts) > 0 {
 		n, err := conn.Read(datagram)
 		if err != nil {
-			t.Fatalf("never told %q: %v", text, err)
+			t.Fatalf("never told %q: %v", texts, err)
 		}
-		if strings.Contains(string(datagram[:n]), text) {
-			return
-		}
+		texts = slices.DeleteFunc(texts, func(text string) bool { return strings.Contains(string(datagram[:n]), text) })
 	}
 }
