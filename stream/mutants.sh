@@ -124,8 +124,8 @@ mutant explain-tells-rows-apart explain.go 'AND restaurant_id::text COLLATE "C" 
 mutant alterations-end-the-session probe.go 'if err := s.store.stands(ctx); err != nil {' 'if err := error(nil); err != nil {' AlterationUnder
 mutant hidden-rows-are-an-error feedback.go "UNION ALL SELECT set_config('row_security', 'off', false)" '' PoolerThat
 mutant explain-compares-bytes explain.go 'AND client_id::text COLLATE "C" = $5' 'AND client_id = $5' ExplainTells
-mutant ids-at-their-end-are-waited-for refusal.go 'k.narrow && id > many' 'false && id > many' StateOfTheTable
-mutant deferred-refusals-are-known-early writer.go 'if w.kept.deferred {' 'if false {' OneRecord
+mutant ids-at-their-end-are-waited-for refusal.go 'return p.before > many' 'return false' StateOfTheTable
+mutant deferred-refusals-are-known-early writer.go 'if w.kept.deferred && b.deliveries' 'if false && b.deliveries' OneRecord
 mutant rows-tell-whose-they-are verifyrows.go 'if len(m.open) == 1 {' 'if true {' VerifyTellsWhose
 mutant headers-too-large deadletter.go 'size > limit && !compressesBelow(r, limit) { // what came' 'false { // what came' OneRecord
 mutant stop-after-a-takeover-is-no-fault engine.go 'if takenOver(err) {' 'if false {' StopAfterALostMembership
