@@ -6,8 +6,8 @@ const (
 	// gatherBytes bounds the messages of a batch, in bytes: what they say stays in memory until it is
 	// in both sinks. 10,000 campaigns as most are fit into it.
 	gatherBytes = 8 << 20
-	// gatherFor is for how long messages are planned, where they are polled more quickly than that,
-	// before those that were planned go to a writer that is free.
+	// gatherFor is for how long a message that was planned waits for others although a writer is
+	// free, where messages are polled more quickly than they are planned.
 	gatherFor = 100 * time.Millisecond
 )
 
