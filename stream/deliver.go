@@ -43,12 +43,9 @@ func (s *session) deliverAll(ctx context.Context, polled <-chan []message) error
 }
 
 // deliverNext handles what comes next. What is gathered goes out, full or not, once a writer is free and
-// either nothing more is at hand to join it or it is overdue.
+// nothing more is at hand to join it.
 func (s *session) deliverNext(ctx context.Context, g *gathering, polled <-chan []message) (more bool, err error) {
 	free := s.writersFor(g)
-	if s.overdue(g) {
-		return true, s.sendGathered(g)
-	}
 	select {
 	case p, more := <-polled:
 		return more, s.handle(ctx, g, p)
@@ -80,16 +77,16 @@ func (s *session) writersFor(g *gathering) <-chan deliverer {
 	return s.writers
 }
 
-// handle plans messages, but for those of partitions that are held back.
+// handle plans messages, but for those of partitions that are held back. What is overdue goes out before the next.
 func (s *session) handle(ctx context.Context, g *gathering, messages []message) error {
 	for _, m := range messages {
-		if s.lanes.hold(m) {
-			continue
-		}
 		if s.overdue(g) {
 			if err := s.sendGathered(g); err != nil {
 				return err
 			}
+		}
+		if s.lanes.hold(m) {
+			continue
 		}
 		t, err := s.planNext(ctx, m)
 		if err != nil {
