@@ -72,12 +72,13 @@ func (c *claims) admit(b *batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	advances := map[int32]*advance{}
-	b.deliveries, b.bulky = 0, false
-	b.triggers = slices.DeleteFunc(b.triggers, func(t *trigger) bool {
+	all := b.triggers
+	b.triggers, b.deliveries, b.bulky = all[:0], 0, false
+	for _, t := range all {
 		cl := c.owned[t.partition]
 		if cl == nil || cl.given || cl != t.claim || t.offset < cl.planned {
 			t.drop()
-			return true
+			continue
 		}
 		a := advances[t.partition]
 		if a == nil {
@@ -87,10 +88,9 @@ func (c *claims) admit(b *batch) {
 		}
 		cl.planned = t.offset + 1
 		a.next, a.leader = cl.planned, t.leader
-		b.deliveries += t.deliveries()
-		b.bulky = b.bulky || t.bulky
-		return false
-	})
+		b.add(t)
+	}
+	clear(all[len(b.triggers):])
 	for _, partition := range slices.Sorted(maps.Keys(advances)) {
 		b.advances = append(b.advances, *advances[partition])
 	}

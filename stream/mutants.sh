@@ -42,7 +42,7 @@ mutant a-fault-ends-the-session session.go 's.fail(err)
 mutant lane-comes-behind-its-partition lane.go 'if err := await(l.cut, before.done); err != nil' 'if err := l.cut.Err(); err != nil'
 mutant lane-holds-its-partition deliver.go 'if s.lanes.hold(m) {' 'if false {'
 mutant plans-belong-to-their-claim claims.go 'cl != t.claim || ' '' PlansOf
-mutant bulky-is-what-is-left claims.go 'b.deliveries, b.bulky = 0, false' 'b.deliveries = 0' WhatIsDropped
+mutant bulky-is-what-is-left claims.go 'b.triggers, b.deliveries, b.bulky = all[:0], 0, false' 'b.triggers, b.deliveries = all[:0], 0' WhatIsDropped
 mutant lanes-leave-their-memory-to-batches rotation.go 'p.arenas = r.ofLanes' 'p.arenas = r.ofBatches' LanesLeave
 mutant lanes-are-of-one-claim lanes.go ' || l.held[partition] != nil' '' LaneOfAnEarlier
 mutant lane-of-a-fault-holds-on lane.go 'case err == nil:' 'case err == nil || s.work.Err() == nil:'
