@@ -33,12 +33,14 @@ type lanes struct {
 	busy int
 	shut bool
 	held map[int32]*held
+	came int // how often a partition came to wait for its turn
 }
 
 // held is what is to be handled when a partition goes on, in order.
 type held struct {
 	onLane   bool // false: waits for one
 	resting  bool // on a lane, but others may use it
+	place    int  // of who is on no lane: whose is lower is handled first
 	messages []message
 }
 
@@ -91,9 +93,16 @@ func (l *lanes) park(m message) {
 	if h == nil {
 		h = &held{}
 		l.held[m.Partition] = h
+		l.queue(h)
 		l.pause(m.Partition)
 	}
 	h.messages = append(h.messages, m)
+}
+
+// queue puts a partition behind those that wait. It is called with mu held.
+func (l *lanes) queue(h *held) {
+	h.place = l.came
+	l.came++
 }
 
 // hold keeps a message of a partition that is held back; false when it is not.
@@ -115,6 +124,7 @@ func (l *lanes) end(h *held) {
 		l.busy--
 	}
 	h.onLane = false
+	l.queue(h)
 	l.tell()
 }
 
@@ -135,16 +145,21 @@ func (l *lanes) tell() {
 	}
 }
 
-// release gives out what is held of all partitions that are on no lane.
+// release gives out what is held of all partitions that are on no lane. Who waits longest is first, and those
+// that are parked again keep their order: a lane goes to the partition that waited for it, before
+// the one that had it.
 func (l *lanes) release() (partitions []int32, messages []message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for partition, h := range l.held {
 		if !h.onLane {
 			partitions = append(partitions, partition)
-			messages = append(messages, h.messages...)
-			delete(l.held, partition)
 		}
+	}
+	slices.SortFunc(partitions, func(a, b int32) int { return l.held[a].place - l.held[b].place })
+	for _, partition := range partitions {
+		messages = append(messages, l.held[partition].messages...)
+		delete(l.held, partition)
 	}
 	return partitions, messages
 }

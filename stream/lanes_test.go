@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -11,9 +12,7 @@ import (
 func TestLaneOfAnEarlierClaimEndsNoOther(t *testing.T) {
 	t.Parallel()
 	const partition = 1
-	paused := func(...int32) {}
-	l := newLanes()
-	l.pause, l.resume = paused, paused
+	l := lanesOfNobody()
 	campaign := l.take(partition)
 	var recovery *held
 	l.begin(partition, func(h *held) { recovery = h })
@@ -39,4 +38,45 @@ func TestLaneOfAnEarlierClaimEndsNoOther(t *testing.T) {
 	if l.busy != 0 {
 		t.Errorf("%d lanes are taken at the end", l.busy)
 	}
+}
+
+// A lane that ends goes to the partition that waits longest, not to the one that had it, and never by chance.
+func TestLaneGoesToWhoWaitsLongest(t *testing.T) {
+	t.Parallel()
+	l := lanesOfNobody()
+	of := func(partition int32) message { return message{Record: &kgo.Record{Partition: partition}} }
+	var taken []*held
+	for partition := range int32(maxLanes) {
+		taken = append(taken, l.take(partition))
+		l.hold(of(partition)) // the next one of a partition on a lane
+	}
+	var want []int32
+	for partition := int32(20); partition > maxLanes; partition-- {
+		l.park(of(partition))
+		want = append(want, partition)
+	}
+	for partition, h := range taken {
+		l.end(h)
+		want = append(want, int32(partition))
+		_, messages := l.release()
+		var order []int32
+		for _, m := range messages {
+			order = append(order, m.Partition)
+		}
+		if !slices.Equal(order, want) {
+			t.Fatalf("order %d, want %d", order, want)
+		}
+		l.take(want[0])
+		want = want[1:]
+		for _, m := range messages[1:] {
+			l.park(m)
+		}
+	}
+}
+
+func lanesOfNobody() *lanes {
+	l := newLanes()
+	l.pause = func(...int32) {}
+	l.resume = l.pause
+	return l
 }

@@ -44,6 +44,9 @@ mutant lane-holds-its-partition deliver.go 'if s.lanes.hold(m) {' 'if false {'
 mutant plans-belong-to-their-claim claims.go 'cl != t.claim || ' '' PlansOf
 mutant bulky-is-what-is-left claims.go 'b.triggers, b.deliveries, b.bulky = all[:0], 0, false' 'b.triggers, b.deliveries = all[:0], 0' WhatIsDropped
 mutant lanes-leave-their-memory-to-batches rotation.go 'p.arenas = r.ofLanes' 'p.arenas = r.ofBatches' LanesLeave
+mutant lanes-in-order lanes.go 'l.held[a].place - l.held[b].place' 'l.held[b].place - l.held[a].place' LaneGoesTo
+mutant lanes-in-order-behind-the-end lanes.go 'l.queue(h)
+	l.tell()' 'l.tell()' LaneGoesTo
 mutant lanes-are-of-one-claim lanes.go ' || l.held[partition] != nil' '' LaneOfAnEarlier
 mutant lane-of-a-fault-holds-on lane.go 'case err == nil:' 'case err == nil || s.work.Err() == nil:'
 mutant lane-cut-is-not-level session.go 'if c.cut {' 'if false {'
