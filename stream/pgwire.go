@@ -39,10 +39,35 @@ func (a *textArray) value() []byte {
 	return a.buf
 }
 
+// wireBuffer is the memory that a connection's statements are encoded in, from one write to the next. pgx (Frontend.Flush in
+// pgproto3) lets go of its own with each, and lets the next grow from 1 KiB, so that each byte is moved four times and leaves
+// four of garbage. This is a message without a byte: it takes the place of pgx's buffer before the first statement,
+// and keeps what that has become before the write, which has copied all of it when it returns.
+type wireBuffer struct{ memory []byte }
+
+// wireBufferBytes bounds what is kept: two portions, and a statement of rowsPerInsert usual ids.
+const wireBufferBytes = 1 << 20
+
+// Encode is for pgx alone, as are the other two.
+func (w *wireBuffer) Encode(dst []byte) ([]byte, error) {
+	switch {
+	case cap(dst) < cap(w.memory):
+		return append(w.memory[:0], dst...), nil
+	case cap(dst) <= wireBufferBytes:
+		w.memory = dst[:0]
+	}
+	return dst, nil
+}
+
+func (w *wireBuffer) Decode([]byte) error { return errors.ErrUnsupported }
+func (w *wireBuffer) Frontend()           {}
+
 // pipe sends prepared statements in pipeline mode and checks their results in order. After
 // the first error everything is skipped; finish or close reports it.
 type pipe struct {
 	p *pgconn.Pipeline
+	// room has the buffer put in place that the next statements are encoded in.
+	room func()
 	// pending are the checks of the results still to come, unsent of them of statements that are not sent yet.
 	pending []func(*pgconn.ResultReader) error
 	unsent  int
@@ -55,7 +80,8 @@ type pipe struct {
 }
 
 func (w *writer) startPipe(ctx context.Context) *pipe {
-	return &pipe{p: w.conn.PgConn().StartPipeline(ctx)}
+	conn := w.conn.PgConn()
+	return &pipe{p: conn.StartPipeline(ctx), room: func() { conn.Frontend().Send(&w.wire) }}
 }
 
 // command sends a statement whose command tag must count rows, or anything if rows is -1.
@@ -111,6 +137,9 @@ func (p *pipe) send(name string, params [][]byte, check func(*pgconn.ResultReade
 	if p.err != nil {
 		return
 	}
+	if p.unsent == 0 {
+		p.room()
+	}
 	p.p.SendQueryPrepared(name, params, binaryFormat, binaryFormat)
 	p.unsent++
 	p.pending = append(p.pending, func(rr *pgconn.ResultReader) error {
@@ -137,6 +166,7 @@ func (p *pipe) write(end func()) error {
 		return err
 	}
 	end()
+	p.room()
 	p.err = p.p.Flush()
 	p.behind, p.unsent, p.middle = min(p.unsent-p.middle, p.unsent-1), 0, 0 // something is read before the next write
 	return p.err

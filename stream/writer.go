@@ -40,7 +40,8 @@ type writer struct {
 	numbering *numbering
 
 	clients textArray // reused from statement to statement
-	encoded []byte    // likewise
+	wire    wireBuffer
+	encoded []byte // likewise
 }
 
 // feedbackColumns are the contract's columns in its order; feedback is written as ”.
