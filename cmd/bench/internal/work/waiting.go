@@ -13,13 +13,23 @@ import (
 	"example.com/tiffin/cmd/bench/internal/testbed"
 )
 
-// askEvery is rare: asking costs the servers time that is being measured. When a twentieth of the work is left it
-// is asked more often: half of askEvery is a hundredth of a backlog's time.
+// askEvery is rare: asking costs the servers time that is being measured. When a twentieth of the work is left, or the
+// last campaigns, it is asked more often: half of askEvery is a hundredth of a backlog's time.
 const (
-	askEvery     = 50 * time.Millisecond
-	askAtTheEnd  = 5 * time.Millisecond
-	nearlyTheEnd = 0.95 // of the work
+	askEvery      = 50 * time.Millisecond
+	askAtTheEnd   = 5 * time.Millisecond
+	nearlyTheEnd  = 0.95 // of the work
+	lastCampaigns = 2    // large ones may end at the same time
 )
+
+// partOf is how much of the work is done, from 0 to 1: with the last campaigns left nearlyTheEnd at least.
+func partOf(campaigns, done int64) float64 {
+	part := float64(done) / float64(campaigns)
+	if done < campaigns && campaigns-done <= lastCampaigns {
+		return max(part, nearlyTheEnd)
+	}
+	return part
+}
 
 // Ender is a process that is waited for as long as it runs.
 type Ender interface {
@@ -42,7 +52,7 @@ func AwaitGroup(ctx context.Context, lane *testbed.Lane, campaigns int, of Ender
 			offsets.Each(func(o kadm.OffsetResponse) { done += max(o.At, 0) })
 		}
 		progress(done)
-		return float64(done) / float64(campaigns), nil
+		return partOf(int64(campaigns), done), nil
 	})
 }
 
