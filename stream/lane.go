@@ -69,7 +69,7 @@ func (s *session) divert(g *gathering, t *trigger, m message) error {
 
 // drive runs a lane of a claim that is counted in flight, to its end or until it is cut. What
 // was held back meanwhile goes on only behind a lane that has come to its end, or of which
-// the partition is no longer ours.
+// the partition is no longer ours, and has left its claim: the next lane leaves its own cut there.
 func (s *session) drive(cl *claim, h *held, what string, run func(*lane) error) error {
 	cut, cancel := context.WithCancel(s.cutting)
 	defer cancel()
@@ -81,12 +81,12 @@ func (s *session) drive(cl *claim, h *held, what string, run func(*lane) error) 
 	err := run(l)
 	switch {
 	case err == nil:
-		s.lanes.end(h)
 		s.claims.leave(cl, true)
+		s.lanes.end(h)
 	case cut.Err() != nil && s.work.Err() == nil:
 		s.log.Warn("a large delivery was cut short; whoever takes its partition goes on with it", "what", l.progress.String())
-		s.lanes.end(h)
 		s.claims.leave(cl, false)
+		s.lanes.end(h)
 		err = nil
 	}
 	return err

@@ -1,8 +1,11 @@
 package stream
 
 import (
+	"log/slog"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -71,6 +74,46 @@ func TestLaneGoesToWhoWaitsLongest(t *testing.T) {
 		for _, m := range messages[1:] {
 			l.park(m)
 		}
+	}
+}
+
+// A lane has left its claim before the next of its partition may begin: what cuts that one, should the partition be given
+// up, would otherwise be forgotten with the first.
+func TestLaneLeavesItsClaimBeforeTheNext(t *testing.T) {
+	t.Parallel()
+	for name, outcome := range map[string]error{"at its end": nil, "cut": errCut} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &session{
+				work: t.Context(), cutting: t.Context(), claims: newClaims(), lanes: lanesOfNobody(),
+				state: newState(time.Now), log: slog.New(slog.DiscardHandler),
+			}
+			cl := &claim{partition: 1, inflight: 1}
+			s.claims.put(cl)
+			h := s.lanes.take(cl.partition)
+			locked := make(chan struct{})
+			var over sync.WaitGroup
+			defer over.Wait()
+			over.Go(func() {
+				if err := s.drive(cl, h, "a campaign", func(*lane) error {
+					s.claims.mu.Lock() // nobody can leave
+					close(locked)
+					if outcome != nil {
+						cl.onGive()
+					}
+					return outcome
+				}); err != nil {
+					t.Error(err)
+				}
+			})
+			<-locked
+			select {
+			case <-s.lanes.ended:
+				t.Error("the next lane may begin, and the first has not left the claim")
+			case <-time.After(50 * time.Millisecond):
+			}
+			s.claims.mu.Unlock()
+		})
 	}
 }
 

@@ -48,6 +48,9 @@ mutant lanes-in-order lanes.go 'l.held[a].place - l.held[b].place' 'l.held[b].pl
 mutant lanes-in-order-behind-the-end lanes.go 'l.queue(h)
 	l.tell()' 'l.tell()' LaneGoesTo
 mutant lanes-are-of-one-claim lanes.go ' || l.held[partition] != nil' '' LaneOfAnEarlier
+mutant lane-leaves-its-claim-first lane.go 's.claims.leave(cl, true)
+		s.lanes.end(h)' 's.lanes.end(h)
+		s.claims.leave(cl, true)' LaneLeaves
 mutant lane-of-a-fault-holds-on lane.go 'case err == nil:' 'case err == nil || s.work.Err() == nil:'
 mutant lane-cut-is-not-level session.go 'if c.cut {' 'if false {'
 mutant lane-cut-between-chunks lane.go 'if l.cut.Err() != nil {
