@@ -99,6 +99,37 @@ func TestPartitionThatComesBackLosesNothing(t *testing.T) {
 	r.wantDelivered(2*each, 2*each)
 }
 
+// A process joins and leaves again while the other one has nothing to read: nothing went wrong, and no session
+// ends, though a partition went and came back within one poll.
+func TestOrderlyRebalanceEndsNoSession(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, map[string][]string{"r": {"a"}})
+	log := r.logging()
+	if err := r.cfg.Prepare(t.Context(), r.db.Connect(t)); err != nil {
+		t.Fatal(err)
+	}
+	owned := func(by string) int {
+		return r.number(`SELECT count(*) FROM tiffin.progress WHERE owner = '` + by + `'`)
+	}
+	stop := r.member("one", r.index, noFence{})
+	r.eventually("both partitions", func() bool { return owned("one") == 2 })
+	const rounds = 4
+	for i := range rounds {
+		stopOther := r.member("two", r.index, noFence{})
+		r.eventually("the other process to have a partition", func() bool { return owned("two") == 1 })
+		p := int32(r.number(`SELECT partition FROM tiffin.progress WHERE owner = 'two'`))
+		stopOther()
+		r.eventually("the partition to be back", func() bool { return owned("one") == 2 })
+		r.publish(p, campaign("r", fmt.Sprint(i)).json(t))
+		r.eventually("the row", func() bool { return r.rowCount() == i+1 })
+	}
+	stop()
+	r.wantDelivered(rounds, rounds)
+	if n := log.lines("delivery interrupted"); n > 0 {
+		t.Errorf("%d sessions ended though nothing went wrong", n)
+	}
+}
+
 // member runs a process of the group, of dynamic membership.
 func (r *rig) member(name string, index stream.Index, fence stream.Fence) (stop func()) {
 	r.t.Helper()

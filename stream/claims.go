@@ -33,6 +33,8 @@ type claims struct {
 	mu      sync.Mutex
 	owned   map[int32]*claim
 	changed chan struct{} // closed and replaced at every change that a waiter may wait for
+	// onForget, if any, is called when claims were forgotten.
+	onForget func()
 }
 
 func newClaims() *claims {
@@ -51,6 +53,26 @@ func (c *claims) all() map[int32]*claim {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.owned)
+}
+
+// watch returns the claims by partition, and has call called when one of them is forgotten. It replaces what was to
+// be called before.
+func (c *claims) watch(call func()) map[int32]*claim {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onForget = call
+	return maps.Clone(c.owned)
+}
+
+// forget is called with mu held.
+func (c *claims) forget(partitions []int32) {
+	for _, p := range partitions {
+		delete(c.owned, p)
+	}
+	if c.onForget != nil {
+		c.onForget()
+	}
+	c.broadcast()
 }
 
 // position returns the offset from which messages of a partition are to be planned; ok is false when that is not ours, or
@@ -127,10 +149,7 @@ func (c *claims) give(ctx context.Context, partitions []int32) ([]*claim, error)
 	if err := c.wait(ctx, func() bool { return !busy() }); err != nil {
 		return nil, err
 	}
-	for _, cl := range going {
-		delete(c.owned, cl.partition)
-	}
-	c.broadcast()
+	c.forget(partitions)
 	return going, nil
 }
 
@@ -172,10 +191,7 @@ func (c *claims) leave(cl *claim, done bool) {
 func (c *claims) lose(partitions []int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, p := range partitions {
-		delete(c.owned, p)
-	}
-	c.broadcast()
+	c.forget(partitions)
 }
 
 func (c *claims) partitions() []int32 {

@@ -328,7 +328,7 @@ const pollFor = 5 * time.Second
 func (s *session) pollOnce(ctx context.Context) (kgo.Fetches, map[int32]*claim, error) {
 	ctx, cancel := context.WithTimeout(ctx, pollFor)
 	defer cancel()
-	before := s.claims.all()
+	before := s.claims.watch(cancel) // a poll goes on over no change of hands while it waits
 	fetches := s.cl.PollRecords(ctx, batchTriggers)
 	owned := s.claims.all()
 	var faults error
