@@ -49,7 +49,16 @@ func (c *Config) conn() (*pgx.ConnConfig, error) {
 		Control:         boundUnacknowledged,
 	}
 	conf.DialFunc = dialer.DialContext
+	conf.AfterConnect = unbounded
 	return conf, nil
+}
+
+// unbounded lifts what a role or a database may bound and a server need not know yet, which at the connection's start would
+// refuse it: transaction_timeout (17) ends a long load, and a walsender that decodes a large transaction; idle_session_timeout
+// (14) a session between two questions.
+func unbounded(ctx context.Context, conn *pgconn.PgConn) error {
+	_, err := conn.Exec(ctx, `SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('transaction_timeout', 'idle_session_timeout')`).ReadAll()
+	return err
 }
 
 // connect opens a connection for SQL.
