@@ -83,7 +83,7 @@ func withFix(err error) error {
 		case invalidSchemaName:
 			return unfit("%w: create that schema, or set feedback.table to one that exists", err)
 		case readOnlyTransaction:
-			return unfit("%w: feedback.dsn leads to a standby; it must lead to the primary", err)
+			return unfit("%w: feedback.dsn leads to a standby, and must lead to the primary; or default_transaction_read_only is on, for the role, the database or the server", err)
 		}
 	}
 	return err

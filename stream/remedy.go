@@ -54,7 +54,7 @@ func FeedbackRemedy(err error) string {
 		case "53100":
 			return "make room on the server's disk"
 		case "25006":
-			return "name the primary in feedback.dsn, or all servers and target_session_attrs=read-write"
+			return "name the primary in feedback.dsn, or all servers and target_session_attrs=read-write; on a primary: default_transaction_read_only is on, for the role, the database or the server"
 		case "53300":
 			return "raise max_connections, or the connection limit of the role or database"
 		}
