@@ -124,6 +124,9 @@ func openPool(ctx context.Context, c *Config, cfg *pgxpool.Config) (store, error
 		return nil, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := keepsSession(ctx, conn, cfg.ConnConfig); err != nil {
+		return nil, err
+	}
 	if c.Prepare != nil {
 		if err := c.Prepare(ctx, conn); err != nil {
 			return nil, err
@@ -169,19 +172,27 @@ func (f *feedback) connect(ctx context.Context) (deliverer, error) {
 // lost whose records are out, and claims of which others have heard. Anything stronger than on is left as it is.
 //
 // Rows that row-level security hides would be taken for deleted: that is an error instead. It was asked for with the
-// connection already (internal/dsn), but a pooler may be told to leave that away (pgbouncer's ignore_startup_parameters).
+// connection already (internal/dsn), but a pooler may be told to leave that away (pgbouncer's ignore_startup_parameters),
+// and so what tune asks for.
 func settle(ctx context.Context, conn *pgx.Conn) error {
+	asked := conn.Config().RuntimeParams
+	var names, values []string
+	for name := range tuned() {
+		names, values = append(names, name), append(values, asked[name])
+	}
 	_, err := conn.Exec(ctx, `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')
-		UNION ALL SELECT set_config('row_security', 'off', false)`)
+		UNION ALL SELECT set_config('row_security', 'off', false)
+		UNION ALL SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS asked (name, value) WHERE value <> ''`,
+		pgx.QueryExecModeExec, names, values)
 	if err != nil {
-		return fmt.Errorf("feedback database: set synchronous_commit and row_security: %w", err)
+		return fmt.Errorf("feedback database: set synchronous_commit, row_security and the session's time-outs: %w", err)
 	}
 	return nil
 }
 
-func tune(c *pgx.ConnConfig) {
-	c.ConnectTimeout = 5 * time.Second
-	for name, value := range map[string]string{
+// tuned are settings of every session, unless the DSN has others.
+func tuned() map[string]string {
+	return map[string]string{
 		"application_name": "tiffin",
 		// A lock that somebody holds on the table (an ALTER) becomes an error that names it, also
 		// while a session is being opened: below openTimeout.
@@ -192,7 +203,12 @@ func tune(c *pgx.ConnConfig) {
 		"idle_in_transaction_session_timeout": "60s",
 		// The connection that waits for campaigns is not a forgotten one.
 		"idle_session_timeout": "0",
-	} {
+	}
+}
+
+func tune(c *pgx.ConnConfig) {
+	c.ConnectTimeout = 5 * time.Second
+	for name, value := range tuned() {
 		if c.RuntimeParams[name] == "" {
 			c.RuntimeParams[name] = value
 		}

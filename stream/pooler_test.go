@@ -1,6 +1,7 @@
 package stream_test
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
@@ -8,6 +9,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"example.com/tiffin/stream"
 )
 
 // A pooler that is told to leave a setting away that a connection asks for (pgbouncer's ignore_startup_parameters)
@@ -30,6 +36,140 @@ func TestPoolerThatLeavesASettingAwayHidesNoRows(t *testing.T) {
 	}
 	if at := r.groupOffset(0); at != 0 {
 		t.Errorf("group offset %d: the records are taken for sent", at)
+	}
+}
+
+// A pooler that gives each transaction another session is refused: nothing that a session was told would hold.
+func TestPoolerThatKeepsNoSessionIsRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": clients(5)})
+	r.publish(0, campaign("r", "c1").json(t))
+	direct := r.cfg.FeedbackDSN
+	r.cfg.FeedbackDSN = strings.Replace(direct, r.db.Server.Address(), poolTransactions(t, direct), 1)
+	err := r.tryUntilNow()
+	if err == nil || !strings.Contains(err.Error(), "pool_mode = session") || !stream.IsPermanent(err) {
+		t.Errorf("error %v", err)
+	}
+	r.cfg.FeedbackDSN = direct
+	if n := r.rowCount(); n != 0 {
+		t.Errorf("%d rows were written", n)
+	}
+}
+
+// Where a pooler keeps sessions, but leaves away what they ask for, they have it all the same.
+func TestPoolerThatKeepsSessionsMayLeaveSettingsAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": clients(5)})
+	r.publish(0, campaign("r", "c1").json(t))
+	if err := r.cfg.Prepare(t.Context(), r.db.Connect(t)); err != nil {
+		t.Fatal(err)
+	}
+	r.db.Exec(t, `ALTER TABLE subscribers_feedback ADD patience text DEFAULT current_setting('lock_timeout')`)
+	address := r.db.Server.Address()
+	r.cfg.FeedbackDSN = strings.Replace(r.cfg.FeedbackDSN, address, pool(t, address, "lock_timeout"), 1)
+	r.untilNow()
+	if n := r.number(`SELECT count(*) FROM subscribers_feedback WHERE patience = '20s'`); n != 5 {
+		t.Errorf("%d of 5 rows were written by a session that waits no longer than it shall", n)
+	}
+}
+
+// poolTransactions is a pooler in front of a server, which gives the session that was free last to whoever begins
+// something; it speaks no more of the protocol than a start needs. It returns where it listens.
+func poolTransactions(t *testing.T, dsn string) string {
+	t.Helper()
+	from, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &transactionPool{dsn: dsn}
+	var group sync.WaitGroup
+	t.Cleanup(func() {
+		_ = from.Close()
+		group.Wait()
+		for _, conn := range p.free {
+			_ = conn.Close(context.WithoutCancel(t.Context()))
+		}
+	})
+	group.Go(func() {
+		for {
+			client, err := from.Accept()
+			if err != nil {
+				return
+			}
+			group.Go(func() { p.serve(context.WithoutCancel(t.Context()), client) })
+		}
+	})
+	return from.Addr().String()
+}
+
+type transactionPool struct {
+	dsn  string
+	mu   sync.Mutex
+	free []*pgconn.PgConn
+}
+
+func (p *transactionPool) take(ctx context.Context) (*pgconn.PgConn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.free); n > 0 {
+		conn := p.free[n-1]
+		p.free = p.free[:n-1]
+		return conn, nil
+	}
+	return pgconn.Connect(ctx, p.dsn)
+}
+
+func (p *transactionPool) give(conn *pgconn.PgConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.free = append(p.free, conn)
+}
+
+// serve passes simple queries on.
+func (p *transactionPool) serve(ctx context.Context, client net.Conn) {
+	defer func() { _ = client.Close() }()
+	b := pgproto3.NewBackend(client, client)
+	if _, err := b.ReceiveStartupMessage(); err != nil {
+		return
+	}
+	b.Send(&pgproto3.AuthenticationOk{})
+	b.Send(&pgproto3.ParameterStatus{Name: "standard_conforming_strings", Value: "on"})
+	b.Send(&pgproto3.ParameterStatus{Name: "client_encoding", Value: "UTF8"})
+	b.Send(&pgproto3.BackendKeyData{ProcessID: 1, SecretKey: make([]byte, 4)})
+	b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+	var server *pgconn.PgConn
+	for b.Flush() == nil {
+		m, err := b.Receive()
+		query, ok := m.(*pgproto3.Query)
+		if err != nil || !ok {
+			break
+		}
+		if server == nil {
+			if server, err = p.take(ctx); err != nil {
+				break
+			}
+		}
+		server.Frontend().Send(query)
+		if server.Frontend().Flush() != nil {
+			break
+		}
+		for {
+			answer, err := server.Frontend().Receive()
+			if err != nil {
+				return
+			}
+			b.Send(answer)
+			if ready, ok := answer.(*pgproto3.ReadyForQuery); ok {
+				if ready.TxStatus == 'I' {
+					p.give(server)
+					server = nil
+				}
+				break
+			}
+		}
+	}
+	if server != nil {
+		_ = server.Close(ctx)
 	}
 }
 
