@@ -34,6 +34,9 @@ func TestPoolerThatLeavesASettingAwayHidesNoRows(t *testing.T) {
 	if _, _, err := r.verify(); err == nil || !strings.Contains(err.Error(), "row-level security") {
 		t.Errorf("verification: error %v", err)
 	}
+	if fix := stream.FeedbackRemedy(r.tryUntilNow()); !strings.Contains(fix, "BYPASSRLS") {
+		t.Errorf("the fix %q", fix)
+	}
 	if at := r.groupOffset(0); at != 0 {
 		t.Errorf("group offset %d: the records are taken for sent", at)
 	}

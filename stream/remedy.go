@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -34,14 +35,13 @@ func withRemedy(err error) error {
 func FeedbackRemedy(err error) string {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		if attempt, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-			if pg.Code == "08P01" { // as pgbouncer says that it knows a setting not
-				return "name the server itself in feedback.dsn; or a pooler with pool_mode = session, and, as pgbouncer calls it, ignore_startup_parameters = " +
-					"row_security,lock_timeout,idle_in_transaction_session_timeout,idle_session_timeout"
-			}
 			return checkup.Admission(pg.Code, attempt.Config, "feedback.dsn")
 		}
 		switch pg.Code {
 		case "42501":
+			if strings.Contains(pg.Message, "row-level security") { // where the server speaks English
+				return "let the daemon's role see and write all rows, as a superuser: ALTER ROLE … BYPASSRLS; or make it the table's owner"
+			}
 			return "have a DBA run: tiffin migrate --print --role ROLE | psql -X -v ON_ERROR_STOP=1 DATABASE"
 		case "55P03":
 			return "end the transaction that holds the lock: SELECT * FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation IS NOT NULL"

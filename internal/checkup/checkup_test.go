@@ -3,8 +3,11 @@ package checkup
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // What could not be judged is no fault, and a warning stands in nobody's way.
@@ -43,6 +46,16 @@ func TestClocksMayDifferByWhatNobodyNotices(t *testing.T) {
 	} {
 		if got := skew(begin, begin.Add(c.there), begin.Add(c.took)); got.Verdict != c.want {
 			t.Errorf("%s within %s: %+v, want %s", c.there, c.took, got, c.want)
+		}
+	}
+}
+
+// A pooler that does not know what a session asks for may stand before the feedback database, and nowhere else.
+func TestPoolerIsForTheFeedbackDatabase(t *testing.T) {
+	t.Parallel()
+	for setting, want := range map[string]string{"feedback.dsn": "pool_mode = session", "source.dsn": "do not speak replication", "setup.dsn": "the server itself in setup.dsn"} {
+		if fix := Admission("08P01", &pgconn.Config{}, setting); !strings.Contains(fix, want) {
+			t.Errorf("%s: %q, want %q", setting, fix, want)
 		}
 	}
 }

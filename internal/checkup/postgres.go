@@ -189,11 +189,20 @@ func (p *postgres) login(ctx context.Context) (*pgx.Conn, Finding) {
 	return nil, Bad(fmt.Sprintf("%s: %s (SQLSTATE %s)", who, pg.Message, pg.Code), fix)
 }
 
+// feedbackSetting is the key of the only DSN that may lead to a pooler.
+const feedbackSetting = "feedback.dsn"
+
 // Admission is what to do where a server refuses a connection with an SQLSTATE; setting is the key of
 // the DSN. Empty: the code does not tell.
 func Admission(code string, config *pgconn.Config, setting string) string {
 	role, database := pgx.Identifier{config.User}.Sanitize(), pgx.Identifier{config.Database}.Sanitize()
 	switch code {
+	case "08P01": // as pgbouncer says that it knows a setting not
+		if setting != feedbackSetting {
+			return "name the server itself in " + setting + ": poolers such as pgbouncer do not speak replication"
+		}
+		return "name the server itself in " + setting + "; or a pooler with pool_mode = session, and, as pgbouncer calls it, ignore_startup_parameters = " +
+			"row_security,lock_timeout,idle_in_transaction_session_timeout,idle_session_timeout"
 	case "28P01":
 		return "correct user and password in " + setting + " (or PGUSER, PGPASSWORD, ~/.pgpass), or set it: ALTER ROLE " + role +
 			" PASSWORD '…'; -- where there is no such role, of which the server says the same: CREATE ROLE " + role + " LOGIN PASSWORD '…';"
