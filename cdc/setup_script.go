@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/dustin/go-humanize"
+
+	"example.com/tiffin/internal/checkup"
 )
 
 // Script is what a source database lacks, and why: complete, for its owner to read and run.
@@ -192,7 +194,7 @@ func (s *survey) head(cfg *Config) []string {
 	return []string{
 		fmt.Sprintf("What tiffin needs of the source database %s (%s), for the role %s.", s.server.database, what, s.role.name),
 		"What is there already is only told; the rest is to be run from top to bottom, each statement by itself, as the owner of",
-		cfg.Table + " (role and slot: as " + s.provider.admin() + "):  slotsetup plan | psql -X -v ON_ERROR_STOP=1 " + s.server.database,
+		cfg.Table + " (role and slot: as " + s.provider.admin() + "):  slotsetup plan | psql -X -v ON_ERROR_STOP=1 " + checkup.Word(s.server.database),
 	}
 }
 

@@ -107,6 +107,18 @@ func TestPlanOfflineIsEnough(t *testing.T) {
 	}
 }
 
+// The command that runs the script is one that a shell takes, whatever the database is called.
+func TestPlanNamesADatabaseForAShell(t *testing.T) {
+	t.Parallel()
+	script, err := PlanOffline(Config{DSN: `host=db user=u dbname='odd " db'`, Table: "public.subscribers_restaurants", Slot: "s", Publication: "p"}, "reader")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `psql -X -v ON_ERROR_STOP=1 'odd " db'`; !strings.Contains(script.String(), want) {
+		t.Errorf("want %s in\n%s", want, script)
+	}
+}
+
 // In every case the script is whole: each part with its reason, and what the server lacks apart.
 func TestPlanIsWholeWhateverTheServerLacks(t *testing.T) {
 	t.Parallel()
