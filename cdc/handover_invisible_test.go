@@ -16,7 +16,14 @@ func TestLoadSeesWhatTheSlotBeginsBehind(t *testing.T) {
 	db.Exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
 	g := build(t, db, config(t, db), 1<<20)
 	release := commitBehindASlot(t, g, func() { g.run(t) })
-	g.saysWhy(t, "source:")
+	made := g.one(t, `SELECT clock_timestamp()::text`)
+	eventually(t, "a look at who runs, or a load without one", func() bool {
+		return len(g.r.Reasons()) == 0 || g.one(t, `SELECT count(*)::text FROM pg_stat_activity
+			WHERE application_name = $1 AND query LIKE '%pg_current_snapshot%' AND query_start > $2::text::timestamptz`, g.r.cfg.application(), made) != "0"
+	})
+	if len(g.r.Reasons()) == 0 {
+		t.Fatal("it is ready without what is not visible yet")
+	}
 	release()
 	g.agree(t)
 	g.unrebuilt(t)
