@@ -50,7 +50,7 @@ func FeedbackRemedy(err error) string {
 		case "25P04":
 			return "raise transaction_timeout above what the largest campaign takes, as the daemon's role: ALTER ROLE CURRENT_USER SET transaction_timeout = 0"
 		case "42P05", "26000": // a prepared statement is there already, or is not there
-			return "name the server itself in feedback.dsn, or a pooler that keeps a session (pgbouncer: pool_mode = session): statements are prepared"
+			return keepASession + ": statements are prepared"
 		case "53100":
 			return "make room on the server's disk"
 		case "25006":
