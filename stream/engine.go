@@ -180,9 +180,11 @@ func (s *session) beRemoved(id string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.work), leaveTimeout)
 	defer cancel()
+	asks := s.rotation.all[0]
+	defer time.AfterFunc(leaveTimeout, asks.cut).Stop()
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Group, req.MemberID, req.Members = s.cfg.Kafka.Group, id, append(req.Members, who)
-	resp, err := req.RequestWith(ctx, s.rotation.all[0].cl)
+	resp, err := req.RequestWith(ctx, asks.cl)
 	if err != nil {
 		return err
 	}
@@ -206,6 +208,7 @@ func (s *session) closeConsumer() error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 		s.fail(errSessionOver) // a callback may be waiting for a server
+		s.cutConsumer()
 	}
 	defer time.AfterFunc(leaveTimeout, s.cutConsumer).Stop()
 	s.cl.Close()

@@ -134,5 +134,6 @@ mutant ids-at-their-end-are-waited-for refusal.go 'return p.before > many' 'retu
 mutant deferred-refusals-are-known-early writer.go 'if w.kept.deferred && b.deliveries' 'if false && b.deliveries' OneRecord
 mutant rows-tell-whose-they-are verifyrows.go 'if len(m.open) == 1 {' 'if true {' VerifyTellsWhose
 mutant headers-too-large deadletter.go 'size > limit && !compressesBelow(r, limit) { // what came' 'false { // what came' OneRecord
+mutant leaving-waits-for-no-connection engine.go 'asks.cut).Stop()' 'func() {}).Stop()' StopDoesNot
 mutant stop-after-a-takeover-is-no-fault engine.go 'if takenOver(err) {' 'if false {' StopAfterALostMembership
 summary

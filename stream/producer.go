@@ -29,6 +29,8 @@ const (
 	// which one at a time is sending, and those of all lanes, however large a campaign is.
 	arenaBytes   = 1 << 20
 	arenasPerUse = 6
+	// abortTimeout bounds the wait for the brokers of a producer that is closed.
+	abortTimeout = 5 * time.Second
 	// typicalRecord, in bytes, is less than most records are.
 	typicalRecord = 384
 )
@@ -36,6 +38,9 @@ const (
 // producer sends the records of one transaction at a time.
 type producer struct {
 	cl *kgo.Client
+	// cut ends every request of cl, one too whose own context is not looked at: the first of a connection
+	// that the broker does not answer (loadConnection in kgo/broker.go, of franz-go 1.22.2).
+	cut context.CancelFunc
 	// txnID is empty in at_least_once mode.
 	txnID  string
 	topics topics
@@ -74,7 +79,9 @@ type topicInfo struct {
 // newProducer makes a client; in exactly_once mode its first use fences and aborts whatever
 // a predecessor of the same transactional id left open.
 func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
+	life, cut := context.WithCancel(context.Background())
 	opts := []kgo.Opt{
+		kgo.WithContext(life),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerLinger(linger),
 		kgo.UnknownTopicRetries(4),
@@ -89,7 +96,7 @@ func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
 		}),
 		kgo.BrokerMaxWriteBytes(math.MaxInt32 / 2),
 	}
-	p := &producer{topics: topics, written: map[string]bool{}}
+	p := &producer{cut: cut, topics: topics, written: map[string]bool{}}
 	p.lists = p.listsPartitions
 	if cfg.Mode == ExactlyOnce {
 		p.txnID = transactionalID(cfg, cfg.Kafka.Process, n)
@@ -98,6 +105,7 @@ func newProducer(cfg *Config, topics topics, n int) (*producer, error) {
 	opts = append(opts, clientMetrics(cfg.Registerer, "producer-"+strconv.Itoa(n))...)
 	cl, err := cfg.Kafka.newClient(opts...)
 	if err != nil {
+		cut()
 		return nil, err
 	}
 	p.cl = cl
@@ -225,8 +233,10 @@ func (p *producer) writesTo(topic string) {
 
 // close aborts what is open, so that no consumer waits for a time-out, and ends the client.
 func (p *producer) close(ctx context.Context) {
+	defer p.cut()
+	defer time.AfterFunc(abortTimeout, p.cut).Stop()
 	if p.txnID != "" {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 		defer cancel()
 		if err := p.cl.AbortBufferedRecords(ctx); err == nil {
 			_ = p.cl.EndTransaction(ctx, kgo.TryAbort) // the next owner of the id aborts it otherwise

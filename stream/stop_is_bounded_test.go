@@ -15,7 +15,15 @@ import (
 // had in hand is in both sinks, and the group forgets it when its session times out.
 func TestStopDoesNotWaitForSilentBrokers(t *testing.T) {
 	t.Parallel()
-	for name, instance := range map[string]string{"static member": "one", "dynamic member": ""} {
+	// The first request of a connection is waited for whatever becomes of the context it is of.
+	unconnected := []kgo.Opt{kgo.ConnIdleTimeout(10 * time.Second), kgo.DisableClientMetrics()}
+	for name, c := range map[string]struct {
+		instance string
+		client   []kgo.Opt
+	}{
+		"static member": {instance: "one"}, "static member, new connections": {instance: "one", client: unconnected},
+		"dynamic member": {}, "dynamic member, new connections": {client: unconnected},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -32,11 +40,11 @@ func TestStopDoesNotWaitForSilentBrokers(t *testing.T) {
 				}
 				cfg := w.config()
 				cfg.UntilNow = false
-				cfg.Kafka.InstanceID = instance
-				cfg.Kafka.Options = []kgo.Opt{kgo.Dialer(func(ctx context.Context, network, address string) (net.Conn, error) {
+				cfg.Kafka.InstanceID = c.instance
+				cfg.Kafka.Options = append(c.client, kgo.Dialer(func(ctx context.Context, network, address string) (net.Conn, error) {
 					conn, err := w.network.DialContext(ctx, network, address)
 					return &mutedConn{conn, &silent}, err
-				})}
+				}))
 				e, err := New(cfg, w.index, nobody{})
 				if err != nil {
 					t.Fatal(err)
