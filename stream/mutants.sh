@@ -51,6 +51,7 @@ mutant lanes-are-of-one-claim lanes.go ' || l.held[partition] != nil' '' LaneOfA
 mutant lane-leaves-its-claim-first lane.go 's.claims.leave(cl, true)
 		s.lanes.end(h)' 's.lanes.end(h)
 		s.claims.leave(cl, true)' LaneLeaves
+mutant leaving-waits-for-no-connection engine.go 'asks.cut).Stop()' 'func() {}).Stop()' StopDoesNot
 mutant lane-of-a-fault-holds-on lane.go 'case err == nil:' 'case err == nil || s.work.Err() == nil:'
 mutant lane-cut-is-not-level session.go 'if c.cut {' 'if false {'
 mutant lane-cut-between-chunks lane.go 'if l.cut.Err() != nil {
@@ -134,6 +135,5 @@ mutant ids-at-their-end-are-waited-for refusal.go 'return p.before > many' 'retu
 mutant deferred-refusals-are-known-early writer.go 'if w.kept.deferred && b.deliveries' 'if false && b.deliveries' OneRecord
 mutant rows-tell-whose-they-are verifyrows.go 'if len(m.open) == 1 {' 'if true {' VerifyTellsWhose
 mutant headers-too-large deadletter.go 'size > limit && !compressesBelow(r, limit) { // what came' 'false { // what came' OneRecord
-mutant leaving-waits-for-no-connection engine.go 'asks.cut).Stop()' 'func() {}).Stop()' StopDoesNot
 mutant stop-after-a-takeover-is-no-fault engine.go 'if takenOver(err) {' 'if false {' StopAfterALostMembership
 summary
