@@ -162,7 +162,7 @@ func (s *survey) identitySection(cfg *Config) Section {
 	if first.current {
 		out.Notes = append(out.Notes, "It is "+first.String()+", which serves: kept.")
 	} else {
-		out.Notes = append(out.Notes, "It is "+identityClause(s.table.relation.identity)+", by which a row cannot be told. Of those that this table can have, "+first.String()+" costs least.")
+		out.Notes = append(out.Notes, "It is "+identityClause(s.table.relation.identity)+", which does not serve: "+s.untold.Error()+". Of those that this table can have, "+first.String()+" costs least.")
 	}
 	if s.table.kind == 'p' {
 		out.Notes = append(out.Notes, "A partition that is added later needs it as well.")

@@ -2,9 +2,11 @@ package cdc
 
 import (
 	"context"
+	"errors"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -107,6 +109,46 @@ func TestPlanOfflineIsEnough(t *testing.T) {
 	}
 }
 
+// The script's last statement waits for who ran when the slot was made, and no longer, whatever isolation a
+// session has by default.
+func TestScriptWaitsForWhoRanAndNoLonger(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, server *devstack.Postgres) {
+		for _, level := range []string{"read committed", "repeatable read", "serializable"} {
+			t.Run(level, func(t *testing.T) {
+				t.Parallel()
+				db := databaseOn(t, server)
+				runs, waits := db.Connect(t), db.Connect(t)
+				exec := func(conn *pgx.Conn, sql string) error {
+					_, err := conn.Exec(t.Context(), sql)
+					return err
+				}
+				if err := errors.Join(exec(runs, `BEGIN; SELECT pg_current_xact_id()`), exec(waits, `SET default_transaction_isolation = '`+level+`'`)); err != nil {
+					t.Fatal(err)
+				}
+				ended := make(chan error, 1)
+				go func() { ended <- exec(waits, slotStep(&Config{Slot: db.Slot}).Settles) }()
+				for asleep := false; !asleep; {
+					if err := runs.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep')`, waits.PgConn().PID()).Scan(&asleep); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := exec(runs, `COMMIT`); err != nil {
+					t.Fatal(err)
+				}
+				select {
+				case err := <-ended:
+					if err != nil {
+						t.Error(err)
+					}
+				case <-time.After(20 * time.Second):
+					t.Error("it waits though nobody runs any more")
+				}
+			})
+		}
+	})
+}
+
 // The command that runs the script is one that a shell takes, whatever the database is called.
 func TestPlanNamesADatabaseForAShell(t *testing.T) {
 	t.Parallel()
@@ -116,6 +158,17 @@ func TestPlanNamesADatabaseForAShell(t *testing.T) {
 	}
 	if want := `psql -X -v ON_ERROR_STOP=1 'odd " db'`; !strings.Contains(script.String(), want) {
 		t.Errorf("want %s in\n%s", want, script)
+	}
+}
+
+// Whose identity does not serve is said: the table's may, and a partition's not.
+func TestPlanNamesThePartitionWhoseIdentityDiffers(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	db.Exec(t, `CREATE TABLE subscribers_restaurants (id int PRIMARY KEY, client_id text, restaurant_id text) PARTITION BY HASH (id)`,
+		`CREATE TABLE p0 PARTITION OF subscribers_restaurants FOR VALUES WITH (MODULUS 1, REMAINDER 0)`, `ALTER TABLE p0 REPLICA IDENTITY FULL`)
+	if text := printed(t, config(t, db), db.Server.Username()); !strings.Contains(text, "It is DEFAULT, which does not serve: partition public.p0 has another replica identity") {
+		t.Errorf("it does not say why:\n%s", text)
 	}
 }
 
@@ -134,7 +187,7 @@ func TestPlanIsWholeWhateverTheServerLacks(t *testing.T) {
 	for _, want := range []string{
 		"1. The daemon's role", `CREATE ROLE "reader"`, `\password "reader"`,
 		"2. Its rights", "GRANT CONNECT", "GRANT USAGE", "GRANT SELECT",
-		"3. Replica identity", "DEFAULT, the primary key", "USING INDEX", "FULL: ", "NOTHING: refused", "It is NOTHING, by which a row cannot be told", "DEFAULT (id) costs least", "This alters table public.subscribers_restaurants",
+		"3. Replica identity", "DEFAULT, the primary key", "USING INDEX", "FULL: ", "NOTHING: refused", "It is NOTHING, which does not serve: ", "DEFAULT (id) costs least", "This alters table public.subscribers_restaurants",
 		`ALTER TABLE "public"."subscribers_restaurants" REPLICA IDENTITY DEFAULT;`, "Instead: FULL", `REPLICA IDENTITY FULL;   then: slotsetup plan`,
 		"4. Publication", "All four operations", "CREATE PUBLICATION",
 		"5. Slot", "waits for the transactions", "8.0 GiB", "NOT NOW: wal_level is replica", "-- ", "pg_create_logical_replication_slot",

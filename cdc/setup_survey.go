@@ -20,6 +20,8 @@ type survey struct {
 	table    *tableFacts
 	// fault is why there is no table to plan for.
 	fault error
+	// untold is why the present identity does not serve, nil if it does.
+	untold error
 	// identities are those by which rows could be told, the one to take first.
 	identities []identityChoice
 	// planned is the table under the first of them.
@@ -110,6 +112,9 @@ func (s *survey) inspectTable(ctx context.Context, q querier, name tableName) er
 		return err
 	}
 	s.choose(keys, unfit != nil)
+	if why, ok := errors.AsType[*identityFault](unfit); ok {
+		s.untold = why.why.Err
+	}
 	return nil
 }
 

@@ -81,9 +81,10 @@ func holder(ctx context.Context, q querier, pid int32) string {
 	return fmt.Sprintf("pid %d, application %q, user %q, from %s", pid, application, user, address)
 }
 
-// allVisible is awaitVisible for psql. Each turn of the loop has a snapshot of its own (READ COMMITTED).
+// allVisible is awaitVisible for psql. Each turn of the loop has a snapshot of its own (READ COMMITTED, whatever is
+// the default: that of the first transaction cannot be changed any more).
 const allVisible = "DO $$ DECLARE mine xid8 := pg_current_xact_id(); " +
-	"BEGIN WHILE pg_snapshot_xmin(pg_current_snapshot()) < mine LOOP PERFORM pg_sleep(0.1); END LOOP; END $$;"
+	"BEGIN COMMIT; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; WHILE pg_snapshot_xmin(pg_current_snapshot()) < mine LOOP PERFORM pg_sleep(0.1); END LOOP; END $$;"
 
 func slotStep(cfg *Config) Step {
 	options := ""
@@ -123,6 +124,7 @@ func slotSteps(cfg *Config, slot slotFacts, outdated bool) []Step {
 	default:
 		return nil
 	}
+	create.Why = "is to be made again"
 	old := dropSlotStep(cfg.Slot, why)
 	old.Alters = "replication slot " + cfg.Slot + ", which is made again; the daemon then loads the table anew"
 	if slot.activePID != 0 {
