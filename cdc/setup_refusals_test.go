@@ -28,6 +28,7 @@ func TestRefusalsNameTheFix(t *testing.T) {
 		"another key":      {sql: `CREATE TABLE subscribers_restaurants (id uuid PRIMARY KEY, client_id text, restaurant_id text)`, want: []string{"REPLICA IDENTITY FULL"}},
 		"no table":         {sql: `SELECT 1`, want: []string{"no such table", "source.table"}},
 		"no column":        {sql: `CREATE TABLE subscribers_restaurants (id serial PRIMARY KEY, client text, restaurant_id text)`, want: []string{"no column client_id", "ALTER TABLE"}},
+		"generated":        {sql: `CREATE TABLE subscribers_restaurants (id serial PRIMARY KEY, of int, client_id text GENERATED ALWAYS AS ('c' || chr(of)) STORED, restaurant_id text)`, want: []string{"the log does not have client_id", "DROP EXPRESSION"}},
 		"a type":           {sql: `CREATE TABLE subscribers_restaurants (id serial PRIMARY KEY, client_id bytea, restaurant_id text)`, want: []string{"client_id", "bytea", "TYPE text"}},
 		"a view":           {sql: `CREATE VIEW subscribers_restaurants AS SELECT 1 AS id, '' AS client_id, '' AS restaurant_id`, want: []string{"not a table"}},
 		"unlogged":         {sql: strings.Replace(table, "TABLE", "UNLOGGED TABLE", 1), want: []string{"unlogged", `ALTER TABLE "public"."subscribers_restaurants" SET LOGGED`}},

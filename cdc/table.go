@@ -173,8 +173,28 @@ func (t *tableFacts) inspectColumns(ctx context.Context, q querier) error {
 	if rel := relations[t.relation.oid]; rel != nil {
 		t.relation.columns = rel.columns
 	}
+	if err := t.verifyStored(ctx, q); err != nil {
+		return err
+	}
 	t.layout, err = layoutOf(t.relation)
 	return err
+}
+
+// verifyStored: the log has no generated columns.
+func (t *tableFacts) verifyStored(ctx context.Context, q querier) error {
+	var generated string
+	err := q.QueryRow(ctx, "SELECT coalesce(string_agg(attname, ', ' ORDER BY attnum), '') FROM pg_attribute WHERE attrelid = $1 AND attname IN ($2, $3) AND attgenerated <> ''",
+		t.relation.oid, columnRestaurant, columnClient).Scan(&generated)
+	switch {
+	case err != nil:
+		return &Error{Op: "read columns of table", On: t.relation.name.String(), Err: err}
+	case generated == "":
+		return nil
+	}
+	return &Error{
+		Op: "follow table", On: t.relation.name.String(), Permanent: true, Err: fmt.Errorf("the log does not have %s, which is generated from other columns", generated),
+		Fix: "make it a column that is written; a stored one: ALTER TABLE " + t.relation.name.sql() + " ALTER COLUMN … DROP EXPRESSION;",
+	}
 }
 
 // readRelations reads the columns of relations; of t's own it notes what t needs.
