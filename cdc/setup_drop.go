@@ -85,19 +85,23 @@ func removal(ctx context.Context, cfg *Config, conn *pgx.Conn, slotOnly bool) (R
 	if slotOnly {
 		return out, nil
 	}
-	return out, out.publication(ctx, cfg, conn)
+	return out, out.publication(ctx, cfg, conn, server.version)
 }
 
 // publication adds the removal of the publication. Which slots read from it nobody knows but their
 // readers; those of this database may.
-func (r *Removal) publication(ctx context.Context, cfg *Config, q querier) error {
+func (r *Removal) publication(ctx context.Context, cfg *Config, q querier, version int) error {
+	name, err := parseTable(cfg.Table)
+	if err != nil {
+		return err
+	}
 	var published bool
-	var others []string
-	err := q.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1),
+	var others, tables []string
+	err = q.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1), ARRAY(`+alsoPublished(version)+` ORDER BY 1 LIMIT 10),
 		       ARRAY(SELECT slot_name || CASE WHEN active THEN ' (active under pid ' || active_pid || ')' ELSE '' END FROM pg_replication_slots
-		             WHERE database = current_database() AND plugin = 'pgoutput' AND slot_name <> $2 ORDER BY 1)`, cfg.Publication, cfg.Slot).
-		Scan(&published, &others)
+		             WHERE database = current_database() AND plugin = 'pgoutput' AND slot_name <> $2 ORDER BY 1)`, cfg.Publication, cfg.Slot, name.schema, name.name).
+		Scan(&published, &tables, &others)
 	if err != nil {
 		return &Error{Op: "read publication", On: cfg.Publication, Err: err}
 	}
@@ -106,8 +110,24 @@ func (r *Removal) publication(ctx context.Context, cfg *Config, q querier) error
 	}
 	r.Steps = append(r.Steps, Step{part: partPublication, SQL: "DROP PUBLICATION " + quoted(cfg.Publication) + ";", Why: "is to go"})
 	r.Losses = append(r.Losses, "Without publication "+cfg.Publication+" no daemon can read the table's changes: it must be made again, and every daemon then loads the table anew.")
+	if len(tables) > 0 {
+		r.Losses = append(r.Losses, "Publication "+cfg.Publication+" is not of this table alone; whoever follows the others by it, stops: "+strings.Join(tables, ", ")+". To remove the slot alone: --slot-only.")
+	}
 	if len(others) > 0 {
 		r.Losses = append(r.Losses, "Other slots of this database may read from that publication, and their readers stop: "+strings.Join(others, ", ")+". To remove this slot alone: --slot-only.")
 	}
 	return nil
+}
+
+// alsoPublished gives what else than the table the publication $1 holds.
+func alsoPublished(version int) string {
+	sql := `SELECT 'every table of the database' FROM pg_publication WHERE pubname = $1 AND puballtables
+		UNION SELECT n.nspname || '.' || c.relname FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+		      JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		      WHERE p.pubname = $1 AND (n.nspname, c.relname) <> ($3, $4)`
+	if version >= columnLists { // whole schemas came with them
+		sql += ` UNION SELECT 'every table of schema ' || n.nspname FROM pg_publication p JOIN pg_publication_namespace s ON s.pnpubid = p.oid
+		      JOIN pg_namespace n ON n.oid = s.pnnspid WHERE p.pubname = $1`
+	}
+	return sql
 }

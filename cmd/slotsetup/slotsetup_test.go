@@ -68,6 +68,7 @@ func TestPlanApplyStatusDrop(t *testing.T) {
 		{nil, []string{"drop"}, 2, []string{"Slot " + db.Slot + " holds back", "--yes"}},
 		{alter(`SELECT pg_create_logical_replication_slot('` + db.Slot + `_2', 'pgoutput')`), []string{"drop"}, 2, []string{"Other slots of this database", db.Slot + "_2"}},
 		{nil, []string{"drop", "--slot-only", "--yes"}, 0, []string{"holds back", "done     SELECT pg_drop"}},
+		{alter(`CREATE TABLE orders (id int); ALTER PUBLICATION tiffin ADD TABLE orders`), []string{"drop"}, 2, []string{"not of this table alone", "stops: public.orders. To remove"}},
 		{nil, []string{"drop", "--yes"}, 0, []string{"no daemon can read", "Other slots of this database", "done     DROP PUBLICATION"}},
 		{nil, []string{"drop", "--yes"}, 0, []string{"nothing to drop"}},
 		{nil, []string{"drop"}, 0, []string{"nothing to drop"}},
