@@ -57,10 +57,10 @@ func longestStop(t *testing.T) (sum time.Duration) {
 		file, limit string // and what stands before its time there
 		times       int
 	}{
-		{"stream/session.go", "drainTimeout = ", 1}, // what is in hand
-		{"stream/session.go", "leaveTimeout = ", 3}, // the group's coordinator, the client's end, a static member's removal
-		{"stream/producer.go", `func \(p \*producer\) close[^}]*context\.WithTimeout\(context\.WithoutCancel\(ctx\), `, 1}, // open transactions, of all producers at once
-		{"stream/writer.go", `func \(w \*writer\) close[^}]*context\.WithTimeout\(context\.WithoutCancel\(ctx\), `, 2},     // the connections of both writers
+		{"stream/session.go", "drainTimeout = ", 1},  // what is in hand
+		{"stream/session.go", "leaveTimeout = ", 3},  // the group's coordinator, the client's end, a static member's removal
+		{"stream/producer.go", "abortTimeout = ", 1}, // open transactions, of all producers at once
+		{"stream/writer.go", `func \(w \*writer\) close[^}]*context\.WithTimeout\(context\.WithoutCancel\(ctx\), `, 2}, // the connections of both writers
 		{"cdc/dial.go", `const askLimit = `, 1},                                                     // the walsender, if it had to be ended
 		{"cdc/dial.go", `func hangUp[^}]*context\.WithTimeout\(context\.WithoutCancel\(ctx\), `, 3}, // the reader's connections, the fences'
 		{"cmd/internal/httpd/httpd.go", `stopLimit\s+= `, 1},                                        // answers under way

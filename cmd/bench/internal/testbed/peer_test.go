@@ -112,11 +112,11 @@ wait
 		if _, err := r.WaitReady(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if told := r.Failure(errors.New("told")).Error(); !strings.Contains(told, "2\n") {
-			t.Errorf("the second life does not see what the first kept: %s", told)
-		}
 		if err := r.Stop(); (err == nil) != stops {
 			t.Errorf("%q: %v", end, err)
+		}
+		if told := r.Failure(errors.New("told")).Error(); !strings.Contains(told, "2\n") { // whole only now
+			t.Errorf("the second life does not see what the first kept: %s", told)
 		}
 	}
 }
