@@ -33,10 +33,10 @@ demo: build ## the whole system at work, nothing to install; Ctrl-C removes it
 	./bin/tiffin demo
 
 # Never from the cache: go test does not see what programs the tests build and start. The crash tests take
-# all of their points without the race detector, and a sample with it.
+# all of their points without the race detector, and a sample with it. Vetting is the linters' (govet).
 .PHONY: test
 test: $(if $(filter ./...,$(PKG)),crashes) ## all tests; those that need a real Kafka skip without Java (with CI=true they fail)
-	go test -count=1 $(RACE) -timeout $(TEST_TIMEOUT) $(PKG)
+	go test -count=1 -vet=off -ldflags=-w $(RACE) -timeout $(TEST_TIMEOUT) $(PKG)
 
 .PHONY: crashes
 crashes: ## crash at every effect of the delivery path, in its recovery and between statements: says how many points there were
@@ -81,7 +81,7 @@ fuzz: ## any bytes from the log or a campaign, for FUZZTIME each: no panic, no m
 VERSIONS ?= 14 16 17 18
 .PHONY: versions
 versions: ## the source's tests on other PostgreSQL than the installed one, which test takes
-	for version in $(VERSIONS); do POSTGRES_VERSION=$$version go test -count=1 -timeout $(TEST_TIMEOUT) ./cdc || exit 1; done
+	for version in $(VERSIONS); do POSTGRES_VERSION=$$version go test -count=1 -vet=off -timeout $(TEST_TIMEOUT) ./cdc || exit 1; done
 
 # KAFKA/POSTGRES, the latter that of the feedback database.
 SINKS ?= 2.8.2/16 3.5.2/14 3.9.2/17 4.4.0/18
