@@ -36,7 +36,7 @@ demo: build ## the whole system at work, nothing to install; Ctrl-C removes it
 # all of their points without the race detector, and a sample with it. Vetting is the linters' (govet).
 .PHONY: test
 test: $(if $(filter ./...,$(PKG)),crashes) ## all tests; those that need a real Kafka skip without Java (with CI=true they fail)
-	go test -count=1 -vet=off -ldflags=-w $(RACE) -timeout $(TEST_TIMEOUT) $(PKG)
+	go test -count=1 $(RACE) -vet=off -ldflags=-w -timeout $(TEST_TIMEOUT) $(PKG)
 
 .PHONY: crashes
 crashes: ## crash at every effect of the delivery path, in its recovery and between statements: says how many points there were
