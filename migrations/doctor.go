@@ -2,6 +2,7 @@ package migrations
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.com/tiffin/internal/checkup"
+	"example.com/tiffin/internal/pooling"
 )
 
 // Examine checks everything that the daemon will need of the feedback database, one line each, and
@@ -44,7 +46,19 @@ const oldestVersion = 140000
 func (v *visit) server(ctx context.Context) {
 	var version int
 	var recovery bool
-	v.sheet.Check(ctx, "version", []string{"login"}, func(ctx context.Context) checkup.Finding {
+	v.sheet.Check(ctx, "session", []string{"login"}, func(ctx context.Context) checkup.Finding {
+		err := pooling.Check(ctx, v.conn)
+		switch {
+		case errors.Is(err, pooling.ErrNoSession):
+			return checkup.Bad(pooling.Text, pooling.Fix)
+		case errors.Is(err, pooling.ErrNoRoom):
+			return checkup.Bad(err.Error(), "give the pooler more sessions (pgbouncer: default_pool_size = 20), or name the server itself in feedback.dsn")
+		case err != nil:
+			return checkup.Bad(err.Error(), "try again: tiffin doctor")
+		}
+		return checkup.Good("kept from one transaction to the next")
+	})
+	v.sheet.Check(ctx, "version", []string{"session"}, func(ctx context.Context) checkup.Finding {
 		err := v.conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int, pg_is_in_recovery()").Scan(&version, &recovery)
 		switch {
 		case err != nil:
@@ -60,7 +74,7 @@ func (v *visit) server(ctx context.Context) {
 		}
 		return checkup.Good("not in recovery")
 	})
-	v.sheet.Check(ctx, "encoding", []string{"login"}, func(ctx context.Context) checkup.Finding {
+	v.sheet.Check(ctx, "encoding", []string{"session"}, func(ctx context.Context) checkup.Finding {
 		encoding, fits, err := encodingOf(ctx, v.conn)
 		switch {
 		case err != nil:

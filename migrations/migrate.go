@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/tern/v2/migrate"
+
+	"example.com/tiffin/internal/pooling"
 )
 
 // versionTable is where tern keeps the number of the last migration applied.
@@ -60,10 +62,15 @@ func unfit(format string, args ...any) error { return verdict{fmt.Errorf(format,
 
 // Migrate brings the feedback database to the version that this program knows and creates
 // the feedback table if it is missing. Where nothing is to do it only reads, and needs no
-// right to create. Processes that migrate at once take turns; conn must therefore keep its
-// session (no pooler in transaction mode).
+// right to create. Processes that migrate at once take turns by a lock of conn's session: a pooler that
+// keeps none is refused (pooling.ErrNoSession).
 func Migrate(ctx context.Context, conn *pgx.Conn, opts Options) (Report, error) {
 	if err := opts.validate(); err != nil {
+		return Report{}, err
+	}
+	if err := pooling.Check(ctx, conn); errors.Is(err, pooling.ErrNoSession) {
+		return Report{}, verdict{err} // the lock would stay with whoever has the session next
+	} else if err != nil {
 		return Report{}, err
 	}
 	found, err := look(ctx, conn, opts)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
+
+	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
 func TestMigrateMakesAnEmptyDatabaseCurrent(t *testing.T) {
@@ -57,6 +59,28 @@ func TestSeveralProcessesMigrateAtOnce(t *testing.T) {
 	var locks int
 	if err := db.Connect(t).QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&locks); err != nil || locks != 0 {
 		t.Errorf("%d advisory locks are left (%v)", locks, err)
+	}
+}
+
+// A pooler that gives each transaction another session is refused: the lock would stay with whoever has the session next.
+func TestPoolerThatKeepsNoSessionMigratesNothing(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	pooled := strings.Replace(db.DSN, db.Server.Address(), devstacktest.PoolTransactions(t, db.DSN), 1)
+	conn, err := pgx.Connect(t.Context(), pooled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Migrate(t.Context(), conn, options())
+	if !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), "pool_mode = session") {
+		t.Errorf("error %v", err)
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	var left int
+	if err := db.Connect(t).QueryRow(t.Context(), "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) + (SELECT count(*) FROM pg_namespace WHERE nspname = 'tiffin')").Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d locks and schemas are left (%v)", left, err)
 	}
 }
 

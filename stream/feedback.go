@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"example.com/tiffin/internal/dsn"
+	"example.com/tiffin/internal/pooling"
 )
 
 // store is the feedback database as a session sees it. feedback is the one that ships. Safe for
@@ -124,7 +126,9 @@ func openPool(ctx context.Context, c *Config, cfg *pgxpool.Config) (store, error
 		return nil, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := keepsSession(ctx, conn, cfg.ConnConfig); err != nil {
+	if err := pooling.Check(ctx, conn); errors.Is(err, pooling.ErrNoSession) {
+		return nil, &SettingError{err}
+	} else if err != nil {
 		return nil, err
 	}
 	if c.Prepare != nil {

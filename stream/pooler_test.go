@@ -1,7 +1,6 @@
 package stream_test
 
 import (
-	"context"
 	"encoding/binary"
 	"io"
 	"net"
@@ -10,9 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgproto3"
-
+	"example.com/tiffin/internal/devstack/devstacktest"
 	"example.com/tiffin/stream"
 )
 
@@ -48,7 +45,7 @@ func TestPoolerThatKeepsNoSessionIsRefused(t *testing.T) {
 	r := newRig(t, 1, map[string][]string{"r": clients(5)})
 	r.publish(0, campaign("r", "c1").json(t))
 	direct := r.cfg.FeedbackDSN
-	r.cfg.FeedbackDSN = strings.Replace(direct, r.db.Server.Address(), poolTransactions(t, direct), 1)
+	r.cfg.FeedbackDSN = strings.Replace(direct, r.db.Server.Address(), devstacktest.PoolTransactions(t, direct), 1)
 	err := r.tryUntilNow()
 	if err == nil || !strings.Contains(err.Error(), "pool_mode = session") || !stream.IsPermanent(err) {
 		t.Errorf("error %v", err)
@@ -73,106 +70,6 @@ func TestPoolerThatKeepsSessionsMayLeaveSettingsAway(t *testing.T) {
 	r.untilNow()
 	if n := r.number(`SELECT count(*) FROM subscribers_feedback WHERE patience = '20s'`); n != 5 {
 		t.Errorf("%d of 5 rows were written by a session that waits no longer than it shall", n)
-	}
-}
-
-// poolTransactions is a pooler in front of a server, which gives the session that was free last to whoever begins
-// something; it speaks no more of the protocol than a start needs. It returns where it listens.
-func poolTransactions(t *testing.T, dsn string) string {
-	t.Helper()
-	from, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &transactionPool{dsn: dsn}
-	var group sync.WaitGroup
-	t.Cleanup(func() {
-		_ = from.Close()
-		group.Wait()
-		for _, conn := range p.free {
-			_ = conn.Close(context.WithoutCancel(t.Context()))
-		}
-	})
-	group.Go(func() {
-		for {
-			client, err := from.Accept()
-			if err != nil {
-				return
-			}
-			group.Go(func() { p.serve(context.WithoutCancel(t.Context()), client) })
-		}
-	})
-	return from.Addr().String()
-}
-
-type transactionPool struct {
-	dsn  string
-	mu   sync.Mutex
-	free []*pgconn.PgConn
-}
-
-func (p *transactionPool) take(ctx context.Context) (*pgconn.PgConn, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if n := len(p.free); n > 0 {
-		conn := p.free[n-1]
-		p.free = p.free[:n-1]
-		return conn, nil
-	}
-	return pgconn.Connect(ctx, p.dsn)
-}
-
-func (p *transactionPool) give(conn *pgconn.PgConn) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.free = append(p.free, conn)
-}
-
-// serve passes simple queries on.
-func (p *transactionPool) serve(ctx context.Context, client net.Conn) {
-	defer func() { _ = client.Close() }()
-	b := pgproto3.NewBackend(client, client)
-	if _, err := b.ReceiveStartupMessage(); err != nil {
-		return
-	}
-	b.Send(&pgproto3.AuthenticationOk{})
-	b.Send(&pgproto3.ParameterStatus{Name: "standard_conforming_strings", Value: "on"})
-	b.Send(&pgproto3.ParameterStatus{Name: "client_encoding", Value: "UTF8"})
-	b.Send(&pgproto3.BackendKeyData{ProcessID: 1, SecretKey: make([]byte, 4)})
-	b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
-	var server *pgconn.PgConn
-	for b.Flush() == nil {
-		m, err := b.Receive()
-		query, ok := m.(*pgproto3.Query)
-		if err != nil || !ok {
-			break
-		}
-		if server == nil {
-			if server, err = p.take(ctx); err != nil {
-				break
-			}
-		}
-		server.Frontend().Send(query)
-		if server.Frontend().Flush() != nil {
-			break
-		}
-		for {
-			answer, err := server.Frontend().Receive()
-			if err != nil {
-				return
-			}
-			b.Send(answer)
-			if ready, ok := answer.(*pgproto3.ReadyForQuery); ok {
-				if ready.TxStatus == 'I' {
-					p.give(server)
-					server = nil
-				}
-				break
-			}
-		}
-	}
-	if server != nil {
-		_ = server.Close(ctx)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"example.com/tiffin/internal/checkup"
+	"example.com/tiffin/internal/pooling"
 )
 
 // withRemedy adds to the error that ended a session what an operator can do, where the cause
@@ -50,7 +51,7 @@ func FeedbackRemedy(err error) string {
 		case "25P04":
 			return "raise transaction_timeout above what the largest campaign takes, as the daemon's role: ALTER ROLE CURRENT_USER SET transaction_timeout = 0"
 		case "42P05", "26000": // a prepared statement is there already, or is not there
-			return keepASession + ": statements are prepared"
+			return pooling.Fix + ": statements are prepared"
 		case "53100":
 			return "make room on the server's disk"
 		case "25006":

@@ -237,7 +237,7 @@ const clockTolerance = time.Second
 func (p *postgres) clock(ctx context.Context, conn *pgx.Conn) Finding {
 	before := p.sheet.Now()
 	var there time.Time
-	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&there); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()", pgx.QueryExecModeSimpleProtocol).Scan(&there); err != nil {
 		return Bad("ask for the time: "+err.Error(), "try again: tiffin doctor")
 	}
 	return skew(before, there, p.sheet.Now())

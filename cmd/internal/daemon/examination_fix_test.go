@@ -29,7 +29,7 @@ var (
 func settled() []string {
 	return []string{
 		"source.version", "feedback.version", // an upgrade
-		"source.replication_connection",                      // another address, which nobody knows
+		"source.replication_connection", "feedback.session", // another address, which nobody knows
 		"kafka.transaction_timeout", "kafka.session_timeout", // the brokers read theirs at their start
 	}
 }

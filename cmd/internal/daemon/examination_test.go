@@ -191,6 +191,11 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 		"feedback: TLS demanded": {fail: "feedback.tls", breaks: func(_ *testing.T, p *patient) {
 			p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", p.db.Name)+"&sslmode=require")
 		}},
+		"feedback: a pooler": {fail: "feedback.session", fix: "pool_mode = session", breaks: func(t *testing.T, p *patient) {
+			t.Helper()
+			address := devstacktest.PoolTransactions(t, p.server.DSNFor(p.writer, "", p.db.Name))
+			p.set("TIFFIN_FEEDBACK_DSN", strings.Replace(p.server.DSNFor(p.writer, "", p.db.Name), p.server.Address(), address, 1))
+		}},
 		"feedback: too old":           {fail: "feedback.version", text: "PostgreSQL 13", fix: "PostgreSQL 14 or newer", breaks: pretends("$WRITER", "130010")},
 		"feedback: database unknown":  {fail: "feedback.login", fix: " -l", breaks: func(_ *testing.T, p *patient) { p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", "no_such")) }},
 		"feedback: another encoding":  {fail: "feedback.encoding", text: "WIN1251", breaks: encoded("WIN1251")},
