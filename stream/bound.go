@@ -33,9 +33,10 @@ func ParseBound(text string) (Bound, error) {
 func (b *Bound) isTime() bool { return !b.Time.IsZero() }
 
 // within narrows a partition's span by the bounds; offsetAt answers where a time lies in it.
-// named says that some bound names a partition, and none of them this one.
+// named says that some bound names a partition, and none of them this one. A span that begins behind
+// the partition's end is empty, at that end.
 func within(partition int32, s judged, from, to []Bound, offsetAt func(time.Time) int64) (narrowed judged, named bool) {
-	others, own := false, false
+	others, own, end := false, false, s.to
 	narrow := func(bounds []Bound, into *int64, keep func(a, b int64) int64) {
 		for _, b := range bounds {
 			switch {
@@ -51,6 +52,7 @@ func within(partition int32, s judged, from, to []Bound, offsetAt func(time.Time
 	}
 	narrow(from, &s.from, func(a, b int64) int64 { return max(a, b) })
 	narrow(to, &s.to, func(a, b int64) int64 { return min(a, b) })
+	s.from = min(s.from, end)
 	s.to = max(s.from, s.to)
 	return s, own || !others
 }

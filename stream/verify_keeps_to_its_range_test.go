@@ -65,6 +65,10 @@ func TestVerifyKeepsToItsRange(t *testing.T) {
 			t.Errorf("from %q to %q: %d messages, want %d", c.from, c.to, v.Messages, c.messages)
 		}
 	}
+	// A range behind the ledger's end is empty, and nothing is waited for that the group has not reached.
+	if v := r.wantVerdict(nil, bounds("0:1000", "0:2000")); len(v.Partitions) != 1 || v.Partitions[0] != (stream.JudgedSpan{From: 5, To: 5}) {
+		t.Errorf("behind the end: %+v", v.Partitions)
+	}
 	if _, _, err := r.verify(bounds("5:0", "")); err == nil || !strings.Contains(err.Error(), "partition 5") {
 		t.Errorf("a partition nobody knows: %v", err)
 	}

@@ -94,17 +94,17 @@ func (v *verifier) awaitFlight(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		behind := false
+		behind := map[int32]position{}
 		for partition, span := range v.spans {
 			span.held = -1
 			if k, ok := at[partition]; ok && k.offset < span.to {
-				span.held, behind = k.offset, true
+				span.held, behind[partition] = k.offset, k
 			}
 		}
-		if last == nil || !maps.Equal(at, last) {
-			last, moved = at, time.Now()
+		if !maps.Equal(behind, last) { // others may go on for ever
+			last, moved = behind, time.Now()
 		}
-		if !behind || time.Since(moved) > v.Patience {
+		if len(behind) == 0 || time.Since(moved) > v.Patience {
 			break
 		}
 		select {
