@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -50,5 +51,47 @@ func TestBudgetOfTheLogIsComputedOnTheServer(t *testing.T) {
 	err := db.Connect(t).QueryRow(t.Context(), "SELECT log_rate, budget_for_8_hours, extract(epoch FROM outage_that_8_gib_cover) / 3600 FROM ("+query+") AS q").Scan(&rate, &budget, &hours)
 	if err != nil || !strings.HasSuffix(rate, "/s") || budget == "" || hours <= 0 {
 		t.Errorf("%s, %s, %f h, %v", rate, budget, hours, err)
+	}
+}
+
+// The documents name every metric, and every value of its labels; none that is not there.
+func TestDocumentsNameEveryMetric(t *testing.T) {
+	t.Parallel()
+	r := start(t, newWorld(t).environ, nil)
+	r.waitReady(t)
+	text := r.metrics(t)
+	r.stop()
+	if err := r.end(t); err != nil {
+		t.Error(err)
+	}
+	listed := map[string]string{} // a metric's line
+	for _, line := range regexp.MustCompile("(?m)^\\| `(tiffin_[a-z_]+)` \\|.*$").FindAllStringSubmatch(manual.Text(t, "docs/metrics.md"), -1) {
+		listed[line[1]] = line[0]
+	}
+	messages := manual.Text(t, "docs/messages.md")
+	there := map[string]bool{}
+	for _, help := range regexp.MustCompile(`(?m)^# HELP (tiffin_[a-z_]+) `).FindAllStringSubmatch(text, -1) {
+		name := help[1]
+		if strings.HasPrefix(name, "tiffin_kafka_") { // the client's own
+			continue
+		}
+		there[name] = true
+		if listed[name] == "" {
+			t.Errorf("docs/metrics.md lacks %s", name)
+		}
+		for _, labels := range regexp.MustCompile(`(?m)^`+name+`\{(outcome|reason|sink|result|op)="([a-z0-9_]+)"`).FindAllStringSubmatch(text, -1) {
+			label, value := "`"+labels[1]+"`", "`"+labels[2]+"`"
+			if !strings.Contains(listed[name], label) || !strings.Contains(listed[name]+messages, value) {
+				t.Errorf("the documents lack the value %s of label %s of %s", value, label, name)
+			}
+		}
+	}
+	for name := range listed {
+		if !there[name] {
+			t.Errorf("docs/metrics.md names %s, which is not there", name)
+		}
+	}
+	if len(there) < 20 {
+		t.Errorf("%d metrics were found", len(there))
 	}
 }
