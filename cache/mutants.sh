@@ -50,6 +50,7 @@ mutant big-view-is-renewed posting.go 'p.out = nil
 			return' 'return'
 mutant sweep-bars-postings reclaim.go 'x.bar(st, numbers)' ''
 mutant sweep-bars-unseen-postings reclaim.go 'p == nil || p.gen != e.gen || p.containsAny(numbers)' 'p != nil && p.gen == e.gen && p.containsAny(numbers)'
+mutant sweep-bars-what-is-read-anew reclaim.go 'if e.filled {' 'if e.filled && e.ticket == nil {'
 mutant sweep-waits-for-pins reclaim.go 'st.pins.oldest() <= dead.barred' 'false'
 mutant sweep-chooses-by-pins reclaim.go 'st.clients.choose(st.pins.oldest())' 'st.clients.choose(st.pins.now())'
 mutant sweep-spares-the-taken-up reclaim.go 'st&stateValue >= since ||' ''

@@ -56,12 +56,13 @@ func (x *Index) release(st *state) bool {
 	return true
 }
 
-// bar disowns every posting that contains one of the numbers, or may.
+// bar disowns every posting that contains one of the numbers, or may: also of a restaurant that is being read anew, because
+// ristretto may show again what it did not show for a moment.
 func (x *Index) bar(st *state, numbers *roaring.Bitmap) {
 	for n := range st.dir.len() {
 		e := st.dir.entry(n)
 		e.mu.Lock()
-		if e.filled && e.ticket == nil {
+		if e.filled {
 			if p := x.shelf.find(n); p == nil || p.gen != e.gen || p.containsAny(numbers) {
 				e.disown()
 			}

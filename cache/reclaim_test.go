@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 )
 
@@ -166,7 +167,7 @@ func TestSweepSparesWhatAReadingHolds(t *testing.T) {
 // the stream knows is not given to anybody else.
 func TestPostingAheadOfTheStreamKeepsItsClients(t *testing.T) {
 	t.Parallel()
-	x := aheadOfTheStream(t)
+	x := aheadOfTheStream(t, ahead("new"))
 	elsewhere(t, x, manyMore)
 	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"new", "old"}) {
 		t.Errorf("after others took numbers: %q", got)
@@ -174,9 +175,9 @@ func TestPostingAheadOfTheStreamKeepsItsClients(t *testing.T) {
 }
 
 // aheadOfTheStream is an index whose posting of r has clients "old" and, without a row, "new".
-func aheadOfTheStream(t *testing.T) *Index {
+func aheadOfTheStream(t *testing.T, src Source) *Index {
 	t.Helper()
-	x := newIndex(t, 1<<20, ahead("new"))
+	x := newIndex(t, 1<<20, src)
 	x.sweepAt = 1
 	load(t, x, false, [2]string{"r", "old"}, [2]string{"elsewhere", "x"})
 	e := x.cur.Load().dir.entry(mustFind(t, x.cur.Load().restaurants, "r"))
@@ -194,7 +195,7 @@ func aheadOfTheStream(t *testing.T) *Index {
 // disowned.
 func TestSweepSparesWhatRecipientsHold(t *testing.T) {
 	t.Parallel()
-	x := aheadOfTheStream(t)
+	x := aheadOfTheStream(t, ahead("new"))
 	x.cur.Load().pins.advance() // the pin is younger than the number
 	held, err := x.Lookup(within(t), "r")
 	if err != nil {
@@ -204,6 +205,56 @@ func TestSweepSparesWhatRecipientsHold(t *testing.T) {
 	elsewhere(t, x, manyMore)
 	if got := collect(held); !slices.Equal(got, []string{"new", "old"}) {
 		t.Errorf("recipients in use became %q", got)
+	}
+}
+
+// lost is a Source whose readings, once on is set, wait for end and then fail.
+type lost struct {
+	*table
+	on         atomic.Bool
+	began, end chan struct{}
+}
+
+func (s *lost) ReadRestaurant(ctx context.Context, restaurant string, add func([]byte) error) (Snapshot, error) {
+	if !s.on.Load() {
+		return s.table.ReadRestaurant(ctx, restaurant, add)
+	}
+	signal(s.began)
+	select {
+	case <-s.end:
+		return Snapshot{}, errors.New("connection lost")
+	case <-ctx.Done():
+		return Snapshot{}, ctx.Err()
+	}
+}
+
+// TestSweepBarsWhatIsReadAnew: a posting that ristretto did not show for a moment, so that it is being read anew, counts
+// again when it is shown again and the reading fails. What it holds is no less bound for that.
+func TestSweepBarsWhatIsReadAnew(t *testing.T) {
+	t.Parallel()
+	src := &lost{table: ahead("new"), began: make(chan struct{}, 1), end: make(chan struct{})}
+	x := aheadOfTheStream(t, src)
+	x.cur.Load().pins.advance()
+	store := &forgetful{lossy: x.shelf.lru}
+	x.shelf.lru = store
+	store.miss.Store(true)
+	src.on.Store(true)
+	read := make(chan error, 1)
+	go func() {
+		_, err := x.Lookup(within(t), "r")
+		read <- err
+	}()
+	begun(t, src.began, read)
+	store.miss.Store(false)
+	elsewhere(t, x, 1)
+	close(src.end)
+	if err := <-read; err == nil {
+		t.Fatal("the reading did not fail")
+	}
+	src.on.Store(false)
+	elsewhere(t, x, manyMore)
+	if got := lookup(t, x, "r"); !slices.Equal(got, []string{"new", "old"}) {
+		t.Errorf("after others took numbers: %q", got)
 	}
 }
 
@@ -268,7 +319,7 @@ func TestSweepSparesWhatIsHandedOutMeanwhile(t *testing.T) {
 // may come back; what it says of then must not count.
 func TestSweepDisownsWhatItDoesNotSee(t *testing.T) {
 	t.Parallel()
-	x := aheadOfTheStream(t)
+	x := aheadOfTheStream(t, ahead("new"))
 	store := &forgetful{lossy: x.shelf.lru}
 	x.shelf.lru = store
 	store.miss.Store(true)

@@ -329,7 +329,7 @@ func TestPostingOfBeforeATruncateAnswersNobody(t *testing.T) {
 // brings it.
 func TestPostingAheadOfTheStreamCountsOnce(t *testing.T) {
 	t.Parallel()
-	x := aheadOfTheStream(t)
+	x := aheadOfTheStream(t, ahead("new"))
 	txn := x.NewTxn()
 	if err := errors.Join(
 		txn.Insert(0, []byte("r"), []byte("new")), x.Apply(txn, Commit{Xid: 20, End: 100}),
