@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"example.com/tiffin/cache"
@@ -93,9 +92,9 @@ func borrowSlot(ctx context.Context, cfg *Config) error {
 	return nil
 }
 
-// returnSlot drops the slot that was made for the audit.
+// returnSlot drops the slot that was made for the audit, and no other.
 func returnSlot(ctx context.Context, cfg *Config) error {
-	if !strings.HasSuffix(cfg.Slot, auditSuffix) {
+	if !cfg.ownSlot {
 		return nil
 	}
 	return removeSlot(ctx, cfg)

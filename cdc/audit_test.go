@@ -156,6 +156,25 @@ func TestAuditMakesNoPublication(t *testing.T) {
 	}
 }
 
+// The daemon's slot stays, whatever it is called.
+func TestAuditLeavesTheDaemonsSlot(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	cfg := config(t, db)
+	cfg.Slot = db.Slot + auditSuffix
+	db.Exec(t, "CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants", "SELECT pg_create_logical_replication_slot('"+cfg.Slot+"', 'pgoutput')")
+	if _, err := Audit(t.Context(), cfg, 1<<20, func(d Difference) error { return fmt.Errorf("%+v", d) }); err != nil {
+		t.Error(err)
+	}
+	var kept bool
+	err := db.Connect(t).QueryRow(t.Context(), "SELECT NOT temporary FROM pg_replication_slots WHERE slot_name = $1", cfg.Slot).Scan(&kept)
+	if err != nil || !kept {
+		t.Errorf("the daemon's slot is kept: %t (%v)", kept, err)
+	}
+	db.Exec(t, "SELECT pg_drop_replication_slot('"+cfg.Slot+"')")
+}
+
 // A slot that is made for an audit is gone with it, also if nobody is left to drop it.
 func TestAuditsSlotGoesWithIt(t *testing.T) {
 	t.Parallel()
