@@ -34,6 +34,8 @@ const (
 	// copyBuffer is read at a time: the server sends 8 KiB at a time, of which several wait
 	// when both ends are busy. It stays in a core's own cache.
 	copyBuffer = 128 << 10
+	// keptBuffer bounds what stays of a buffer that grew for a large message.
+	keptBuffer = 1 << 20
 )
 
 // streamKey is where a connection's stream is in its CustomData.
@@ -91,10 +93,14 @@ func (s *copyStream) data() ([]byte, bool, error) {
 
 // fill reads until so many bytes are there.
 func (s *copyStream) fill(least int) error {
-	if room := max(least, plainBuffer); len(s.buf) < room {
-		s.buf = make([]byte, room)
+	buf := s.buf
+	if room := max(least, plainBuffer); len(buf) < room {
+		buf = make([]byte, room)
+	} else if small := max(room, copyBuffer); len(buf) > keptBuffer && small <= keptBuffer && len(s.rest) <= small {
+		buf = make([]byte, small) // that of a large message, which is through
 	}
-	n := copy(s.buf, s.rest)
+	n := copy(buf, s.rest)
+	s.buf = buf
 	for n < least {
 		more, err := s.receive(s.buf[n:])
 		n += more

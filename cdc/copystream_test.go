@@ -43,6 +43,28 @@ func (o *orderly) block(b rowBlock) error {
 	return nil
 }
 
+// One large message does not leave its buffer to a session that lasts for months.
+func TestLargeMessageLeavesNoBuffer(t *testing.T) {
+	t.Parallel()
+	small, large := string(bytes.Repeat([]byte("s"), 100)), strings.Repeat("l", 16*keptBuffer)
+	want := append(slices.Repeat([]string{small}, 3), large)
+	want = append(want, slices.Repeat([]string{small}, 200_000)...) // more than the large one
+	var in bytes.Buffer
+	for _, content := range want {
+		in.Write(serverMessage('d', []byte(content)...))
+	}
+	s := &copyStream{from: &in}
+	for i, content := range want {
+		got, ok, err := s.data()
+		if err != nil || !ok || string(got) != content {
+			t.Fatalf("message %d: %d bytes, %t, %v", i, len(got), ok, err)
+		}
+	}
+	if len(s.buf) > keptBuffer {
+		t.Errorf("a buffer of %d bytes is left", len(s.buf))
+	}
+}
+
 // Wherever the network cuts them, rows come whole and in order, pgx gets every other message,
 // and rows may be longer than any buffer.
 func TestCopyStreamCutAnywhere(t *testing.T) {
