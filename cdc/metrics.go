@@ -61,8 +61,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 // first rebuild only as the increase of a counter.
 func rebuildReasons() []string {
 	return []string{
-		"slot_missing", "slot_invalidated", "retained_wal", "gap", "inconsistent", "system", "timeline",
-		"table", "columns", "identity", "partitions", "publication", "footing",
+		"slot_missing", "slot_invalidated", "retained_wal", "gap", "inconsistent", "system", "timeline", "history",
+		"table", "columns", "identity", "partitions", "publication", "rewritten", "footing",
 	}
 }
 
