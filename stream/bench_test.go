@@ -2,13 +2,10 @@ package stream
 
 import (
 	"context"
-	"fmt"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"example.com/tiffin/cache"
 )
 
 const sample = `{"restaurant_id":"123e4567-e89b-12d3-a456-426614174000","adv_campaign_id":"123e4567-e89b-12d3-a456-426614174003","adv_campaign_content":"first campaign","adv_campaign_owner":"Ivanov Ivan Ivanovich","adv_campaign_owner_contact":"iiivanov@restaurant.ru","adv_campaign_datetime_start":1659203516,"adv_campaign_datetime_end":2659207116,"datetime_created":1659131516}`
@@ -39,20 +36,7 @@ func BenchmarkEncode(b *testing.B) {
 
 // BenchmarkPlan is a message of 100 recipients from value to decision.
 func BenchmarkPlan(b *testing.B) {
-	index, err := cache.New(cache.Config{Budget: 1 << 20}, nobody{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer index.Close()
-	load := index.BeginLoad(false)
-	for i := range 100 {
-		if err := load.Add(0, []byte("123e4567-e89b-12d3-a456-426614174000"), fmt.Appendf(nil, "%08x-0000-4000-8000-%012x", i, i)); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if err := load.Finish(cache.Snapshot{Xmin: 5, Xmax: 5}); err != nil {
-		b.Fatal(err)
-	}
+	index := loaded(b, map[string]int{"123e4567-e89b-12d3-a456-426614174000": 100})
 	p := planner{cfg: &Config{Now: time.Now}, index: index, topics: topics{output: topicInfo{maxMessage: defaultMaxMessage}}}
 	r := &kgo.Record{Value: []byte(sample)}
 	b.ReportAllocs()

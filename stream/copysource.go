@@ -19,8 +19,9 @@ type copySource struct {
 }
 
 const (
-	// copyStep is the number of rows encoded at a time.
-	copyStep = 256
+	// copyStep and copyBytes bound the rows encoded at a time, by their number and size.
+	copyStep  = 256
+	copyBytes = 64 << 10
 	// copyHeader is the signature, the flags, and the length of the header's extension.
 	copyHeader  = "PGCOPY\n\xff\r\n\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00"
 	copyTrailer = 0xffff
@@ -60,13 +61,15 @@ func (s *copySource) fill() {
 	if s.next == 0 {
 		s.encode(t)
 	}
-	to := min(s.next+copyStep, t.deliveries())
-	for client := range t.recipients.Range(s.next, to) {
+	for client := range t.recipients.Range(s.next, min(s.next+copyStep, t.deliveries())) {
 		s.buf = append(s.buf, s.head...)
 		s.buf = appendField(s.buf, client)
 		s.buf = append(s.buf, s.tail...)
+		s.next++
+		if len(s.buf) >= copyBytes {
+			break
+		}
 	}
-	s.next = to
 }
 
 func (s *copySource) encode(t *trigger) {

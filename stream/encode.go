@@ -66,5 +66,10 @@ func recordSize(key, value, headers int) int { return recordOverhead + key + val
 // the rest.
 func (c *Campaign) bound(topic, client int) int {
 	const rest = recordOverhead + 512
-	return rest + topic + client + 6*(client+len(c.RestaurantID)+len(c.ID)+len(c.Content)+len(c.Owner)+len(c.OwnerContact))
+	return rest + topic + client + 6*(client+c.texts())
+}
+
+// texts is the length of the campaign's texts, in bytes.
+func (c *Campaign) texts() int {
+	return len(c.RestaurantID) + len(c.ID) + len(c.Content) + len(c.Owner) + len(c.OwnerContact)
 }

@@ -124,10 +124,14 @@ func (p *planner) checkSize(t *trigger, recipients *cache.Recipients) *Malformed
 	if n := t.campaign.bound(len(p.topics.input.name), recipients.MaxLen()) + t.context.size(); n <= min(limit, bulkyRecord) {
 		return nil
 	}
+	longest := 0 // of this campaign's clients: the longest that the index has ever held says little
+	for client := range recipients.Range(0, recipients.Len()) {
+		longest = max(longest, len(client))
+	}
 	env := newEnvelope(&t.campaign, t.now)
 	headers := len("trigger") + len(triggerID(p.topics.input.name, t.partition, t.offset)) + 10 + t.context.size()
 	size := func(client int) int { return recordSize(client, env.maxValue(client), headers) }
-	most := size(recipients.MaxLen())
+	most := size(longest)
 	t.bulky = most > bulkyRecord
 	if most <= limit {
 		return nil

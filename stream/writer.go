@@ -18,6 +18,9 @@ const (
 	// copyBelow is the average fan-out under which one COPY of a whole batch beats a
 	// statement per campaign.
 	copyBelow = 50
+	// copyTexts bounds, in bytes, what the rows of one campaign may repeat of its texts by COPY: a statement
+	// has them once.
+	copyTexts = 1 << 20
 	// firstBytes are what Postgres has to begin with, and portionBytes what it gets at once afterwards; it has no
 	// more than that and a half to do.
 	firstBytes   = 8 << 10
@@ -228,6 +231,9 @@ func timeoutOf(rows int) time.Duration { return statementTimeout + time.Duration
 func (w *writer) prefersCopy(b *batch) bool {
 	delivered := 0
 	for _, t := range b.triggers {
+		if t.deliveries()*t.campaign.texts() > copyTexts && t.deliveries() > 1 {
+			return false
+		}
 		if t.recipients != nil {
 			delivered++
 		}
