@@ -162,11 +162,11 @@ bin/go-licenses-$(GO_LICENSES_VERSION):
 	GOBIN=$(CURDIR)/bin go install github.com/google/go-licenses@$(GO_LICENSES_VERSION)
 	mv bin/go-licenses $@
 
-# The loader that docker compose is made of.
 bin/benchstat-$(BENCHSTAT_VERSION):
 	GOBIN=$(CURDIR)/bin go install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT_VERSION)
 	mv bin/benchstat $@
 
+# The loader that docker compose is made of.
 bin/compose-spec-$(COMPOSE_SPEC_VERSION):
 	GOBIN=$(CURDIR)/bin/compose go install github.com/compose-spec/compose-go/v2/cmd@$(COMPOSE_SPEC_VERSION)
 	mv bin/compose/cmd $@ && ln -sf $(notdir $@) bin/compose-spec
