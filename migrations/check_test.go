@@ -39,7 +39,7 @@ func TestCheckNamesEveryUnfitColumnAndItsFix(t *testing.T) {
 
 func TestCheckedColumnsTakeWhatIsWritten(t *testing.T) {
 	t.Parallel()
-	fit := []column{{name: "id", base: "int4", hasDefault: true}}
+	fit := []column{{name: "id", base: "int4", hasDefault: true, sequence: true}}
 	for _, w := range wanted()[1:] {
 		base := "varchar"
 		if w.want == "bigint" {

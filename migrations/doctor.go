@@ -45,7 +45,7 @@ const oldestVersion = 140000
 
 func (v *visit) server(ctx context.Context) {
 	var version int
-	var recovery bool
+	var recovery, readOnly bool
 	v.sheet.Check(ctx, "session", []string{"login"}, func(ctx context.Context) checkup.Finding {
 		err := pooling.Check(ctx, v.conn)
 		switch {
@@ -59,7 +59,7 @@ func (v *visit) server(ctx context.Context) {
 		return checkup.Good("kept from one transaction to the next")
 	})
 	v.sheet.Check(ctx, "version", []string{"session"}, func(ctx context.Context) checkup.Finding {
-		err := v.conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int, pg_is_in_recovery()").Scan(&version, &recovery)
+		err := v.conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), current_setting('transaction_read_only')::bool").Scan(&version, &recovery, &readOnly)
 		switch {
 		case err != nil:
 			return checkup.Bad("ask for the version: "+err.Error(), "try again: tiffin doctor")
@@ -72,7 +72,12 @@ func (v *visit) server(ctx context.Context) {
 		if recovery {
 			return checkup.Bad("it is a standby", checkup.NameThePrimary("feedback.dsn"))
 		}
-		return checkup.Good("not in recovery")
+		if readOnly {
+			role, database := pgx.Identifier{v.conn.Config().User}.Sanitize(), pgx.Identifier{v.conn.Config().Database}.Sanitize()
+			return checkup.Bad("default_transaction_read_only is on: nothing can be written",
+				"ALTER ROLE "+role+" RESET default_transaction_read_only; -- where it is the database's: ALTER DATABASE "+database+" RESET default_transaction_read_only;, or the server's: in its postgresql.conf")
+		}
+		return checkup.Good("not in recovery, not read-only")
 	})
 	v.sheet.Check(ctx, "encoding", []string{"session"}, func(ctx context.Context) checkup.Finding {
 		encoding, fits, err := encodingOf(ctx, v.conn)
@@ -103,6 +108,9 @@ func (v *visit) schema(ctx context.Context) {
 		name := v.opts.FeedbackTable.Sanitize()
 		if v.found.feedbackTable {
 			return checkup.Good(name)
+		}
+		if err := mayBeMade(ctx, v.conn, v.found, v.opts); err != nil {
+			return checkup.Bad(err.Error(), "set feedback.table: SCHEMA.NAME, or rename that table back; where its rows are to stay there: tiffin migrate")
 		}
 		return v.toBeMade(ctx, "table "+name+" does not exist", "SELECT coalesce(has_schema_privilege(to_regnamespace($1), 'CREATE'), false)", v.opts.FeedbackTable[:1].Sanitize())
 	})
@@ -148,6 +156,13 @@ func (v *visit) table(ctx context.Context) {
 		}
 		return v.verdictOf(checkColumns(name, columns), "all that the contract names, of types that fit")
 	}))
+	v.sheet.Check(ctx, "logged", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
+		unlogged, err := checkLogged(ctx, v.conn, v.opts.FeedbackTable)
+		if err != nil {
+			return checkup.Bad(err.Error(), "try again: tiffin doctor")
+		}
+		return v.verdictOf(unlogged, "its rows survive a crash of the server")
+	}))
 	v.sheet.Check(ctx, "rights", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
 		lacking, err := checkRights(ctx, v.conn, v.opts.FeedbackTable)
 		if err != nil {
@@ -155,10 +170,10 @@ func (v *visit) table(ctx context.Context) {
 		}
 		return v.verdictOf(lacking, "role "+v.conn.Config().User+" may do all that is needed")
 	}))
-	v.sheet.Check(ctx, "indexes", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
+	v.sheet.Check(ctx, "indexes", []string{"rights"}, absent(func(ctx context.Context) checkup.Finding {
 		return v.costly(ctx, "an index costs about a quarter of the insert rate", indexesSQL)
 	}))
-	v.sheet.Check(ctx, "triggers", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
+	v.sheet.Check(ctx, "triggers", []string{"rights"}, absent(func(ctx context.Context) checkup.Finding {
 		return v.costly(ctx, "it runs for each delivery, a foreign key locks a row of the other table, and rows that are refused become dead letters or stop the stream", triggersSQL)
 	}))
 	v.sheet.Check(ctx, "row_security", []string{"table"}, absent(v.rowSecurity))

@@ -30,6 +30,9 @@ type Options struct {
 	// Role is the database role that SQL grants the daemon's rights to; empty for none.
 	// Migrate grants nothing: whoever creates the tables there owns them.
 	Role string
+	// Group is that whose ledger, once it has begun, forbids Migrate to make the feedback table anew: its rows are
+	// somewhere else. Empty: it is made in any case.
+	Group string
 }
 
 // Report says what Migrate found and did.
@@ -61,7 +64,7 @@ func (v verdict) Unwrap() error        { return v.error }
 func unfit(format string, args ...any) error { return verdict{fmt.Errorf(format, args...)} }
 
 // Migrate brings the feedback database to the version that this program knows and creates
-// the feedback table if it is missing. Where nothing is to do it only reads, and needs no
+// the feedback table if it is missing, unless Options.Group has delivered already. Where nothing is to do it only reads, and needs no
 // right to create. Processes that migrate at once take turns by a lock of conn's session: a pooler that
 // keeps none is refused (pooling.ErrNoSession).
 func Migrate(ctx context.Context, conn *pgx.Conn, opts Options) (Report, error) {
@@ -111,12 +114,41 @@ func migrateLocked(ctx context.Context, conn *pgx.Conn, opts Options) (report Re
 		return report, withFix(err)
 	}
 	if !found.feedbackTable {
+		if err := mayBeMade(ctx, conn, found, opts); err != nil {
+			return report, err
+		}
 		if _, err := conn.Exec(ctx, feedbackTableSQL(opts.FeedbackTable)); err != nil {
 			return report, withFix(fmt.Errorf("create feedback table %s: %w", opts.FeedbackTable.Sanitize(), err))
 		}
 		report.CreatedFeedbackTable = true
 	}
 	return report, nil
+}
+
+// mayBeMade returns why the feedback table is not to be made anew. A table that somebody renamed, or a setting that was changed,
+// would get an empty one, and records that are still owed would never be sent: their rows are in the other.
+func mayBeMade(ctx context.Context, conn *pgx.Conn, found state, opts Options) error {
+	begun, err := ledgerBegun(ctx, conn, found, opts)
+	if err == nil && begun {
+		err = unfit("%s", missed(opts))
+	}
+	return err
+}
+
+func missed(opts Options) string {
+	return fmt.Sprintf("feedback table %s does not exist, though group %s has delivered: its rows are in a table of another name. Rename that back, or name it in feedback.table; where the rows are to stay there: tiffin migrate",
+		opts.FeedbackTable.Sanitize(), opts.Group)
+}
+
+// ledgerBegun reports whether the group has a ledger.
+func ledgerBegun(ctx context.Context, conn *pgx.Conn, found state, opts Options) (begun bool, err error) {
+	if found.version == 0 || opts.Group == "" {
+		return false, nil
+	}
+	if err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM tiffin.progress WHERE consumer_group = $1)", opts.Group).Scan(&begun); err != nil {
+		err = withFix(fmt.Errorf("look for the ledger of group %s: %w", opts.Group, err))
+	}
+	return begun, err
 }
 
 func upgrade(ctx context.Context, conn *pgx.Conn, found state, report *Report) error {

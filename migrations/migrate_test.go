@@ -84,6 +84,53 @@ func TestPoolerThatKeepsNoSessionMigratesNothing(t *testing.T) {
 	}
 }
 
+// A table that was renamed, or is not the one that the settings name now, is not made anew: the rows of records that are still
+// owed are in the other. Who asks for it by name gets it.
+func TestTableOfAGroupThatDeliveredIsNotMadeAnew(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	conn := db.Connect(t)
+	ours := options()
+	ours.Group = "ours"
+	if _, err := Migrate(t.Context(), conn, ours); err != nil {
+		t.Fatal(err)
+	}
+	db.Exec(t, "INSERT INTO tiffin.progress (consumer_group, topic, partition, epoch, next_offset, start_offset) VALUES ('ours', 't', 0, 1, 1, 0)",
+		"ALTER TABLE subscribers_feedback RENAME TO of_yesterday")
+	if _, err := Migrate(t.Context(), conn, ours); !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), "tiffin migrate") {
+		t.Errorf("error %v", err)
+	}
+	for _, opts := range []Options{{FeedbackTable: ours.FeedbackTable, Group: "another"}, {FeedbackTable: pgx.Identifier{"public", "asked_for"}}} {
+		if report, err := Migrate(t.Context(), conn, opts); err != nil || !report.CreatedFeedbackTable {
+			t.Errorf("%+v: %+v, %v", opts, report, err)
+		}
+	}
+}
+
+func TestUnloggedTableIsRefused(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	conn := db.Connect(t)
+	if _, err := Migrate(t.Context(), conn, options()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ change, want string }{
+		{"ALTER TABLE subscribers_feedback SET UNLOGGED", "ALTER TABLE subscribers_feedback SET LOGGED"},
+		{"ALTER TABLE subscribers_feedback SET LOGGED", ""},
+	} {
+		db.Exec(t, c.change)
+		err := Check(t.Context(), conn, options())
+		if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("after %s: %v", c.change, err)
+		}
+	}
+	db.Exec(t, "ALTER TABLE subscribers_feedback RENAME TO template", "CREATE TABLE subscribers_feedback (LIKE template INCLUDING ALL) PARTITION BY RANGE (id)",
+		"CREATE UNLOGGED TABLE part PARTITION OF subscribers_feedback DEFAULT")
+	if err := Check(t.Context(), conn, options()); err == nil || !strings.Contains(err.Error(), "ALTER TABLE part SET LOGGED") {
+		t.Errorf("a partition: %v", err)
+	}
+}
+
 func TestCurrentDatabaseNeedsNoRightToCreate(t *testing.T) {
 	t.Parallel()
 	db := servers.Database(t)

@@ -26,6 +26,8 @@ const (
 	// lostManifest: an operator moved the group's offset back to before it, but the manifest does
 	// not know it, so there is nothing to send again.
 	lostManifest = "manifest"
+	// lostRows: of the feedback rows that its records are made of some are gone, or another message's.
+	lostRows = "rows"
 )
 
 func newMetrics(reg prometheus.Registerer, state *state) *metrics {
@@ -63,7 +65,7 @@ func newMetrics(reg prometheus.Registerer, state *state) *metrics {
 	for _, s := range []string{sinkPostgres, sinkKafka} {
 		m.retries.WithLabelValues(s)
 	}
-	for _, reason := range []string{lostUnhandled, lostDeadLetter, lostManifest} {
+	for _, reason := range []string{lostUnhandled, lostDeadLetter, lostManifest, lostRows} {
 		m.lost.WithLabelValues(reason)
 	}
 	if reg != nil {

@@ -132,11 +132,15 @@ func (r *recovery) resendDeliveries(ctx context.Context, rec record) error {
 		}
 	}
 	name := triggerID(r.s.topics.input.name, r.partition, rec.offset)
-	if gone := ids.count() - found; gone > 0 {
+	gone := ids.count() - found
+	if gone > 0 {
 		r.rowsGone.add(name, gone)
 	}
 	if alien > 0 {
 		r.rowsAlien.add(name, alien)
+	}
+	if gone+alien > 0 {
+		r.s.metrics.lost.WithLabelValues(lostRows).Inc()
 	}
 	return nil
 }

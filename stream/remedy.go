@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -36,7 +37,7 @@ func withRemedy(err error) error {
 func FeedbackRemedy(err error) string {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		if attempt, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-			return checkup.Admission(pg.Code, attempt.Config, "feedback.dsn")
+			return checkup.Admission(pg, attempt.Config, "feedback.dsn")
 		}
 		switch pg.Code {
 		case "42501":
@@ -52,6 +53,9 @@ func FeedbackRemedy(err error) string {
 			return "raise transaction_timeout above what the largest campaign takes, as the daemon's role: ALTER ROLE CURRENT_USER SET transaction_timeout = 0"
 		case "42P05", "26000": // a prepared statement is there already, or is not there
 			return pooling.Fix + ": statements are prepared"
+		case "23505":
+			table := pgx.Identifier{pg.SchemaName, pg.TableName}.Sanitize()
+			return "where the key is that of id, its sequence is behind the rows: SELECT setval(pg_get_serial_sequence('" + strings.ReplaceAll(table, "'", "''") + "', 'id'), (SELECT max(id) FROM " + table + "))"
 		case "53100":
 			return "make room on the server's disk"
 		case "25006":

@@ -3,6 +3,8 @@ package stream_test
 import (
 	"strconv"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Between a crash and the recovery somebody empties the feedback table with RESTART IDENTITY and puts
@@ -21,8 +23,13 @@ func TestRowsThatTookOverIDsAreNotSent(t *testing.T) {
 		adv_campaign_owner, adv_campaign_owner_contact, adv_campaign_datetime_start, adv_campaign_datetime_end, datetime_created, client_id, trigger_datetime_created, feedback)
 		SELECT 'r', 'theirs', '', '', '', 0, 9, 1, client::text, 1700000000, '' FROM generate_series(1, `+strconv.Itoa(theirs)+`) client`)
 	log := r.logging()
+	registry := prometheus.NewRegistry()
+	r.cfg.Registerer = registry
 	r.untilNow()
 	r.wantDelivered(theirs, 4)
+	if n := lost(t, registry, "rows"); n != 1 {
+		t.Errorf("%v messages without their rows are counted, want 1", n)
+	}
 	log.wants(t, "feedback rows are not the message's any more")
 	log.wants(t, "rows=3")
 	log.wants(t, "feedback rows were deleted before their records went out")

@@ -54,8 +54,21 @@ func TestClocksMayDifferByWhatNobodyNotices(t *testing.T) {
 func TestPoolerIsForTheFeedbackDatabase(t *testing.T) {
 	t.Parallel()
 	for setting, want := range map[string]string{"feedback.dsn": "pool_mode = session", "source.dsn": "do not speak replication", "setup.dsn": "the server itself in setup.dsn"} {
-		if fix := Admission("08P01", &pgconn.Config{}, setting); !strings.Contains(fix, want) {
+		if fix := Admission(refused("unsupported startup parameter: row_security"), &pgconn.Config{}, setting); !strings.Contains(fix, want) {
 			t.Errorf("%s: %q, want %q", setting, fix, want)
 		}
 	}
+	for words, want := range map[string]string{
+		"no such database: feedbak": "SHOW DATABASES", "database does not exist": "SHOW DATABASES",
+		"no more connections allowed (max_client_conn)": "max_client_conn",
+	} {
+		if fix := Admission(refused(words), &pgconn.Config{}, "feedback.dsn"); !strings.Contains(fix, want) {
+			t.Errorf("%s: %q, want %q", words, fix, want)
+		}
+	}
+	if fix := Admission(refused(`database "feedback" is disabled`), &pgconn.Config{}, "feedback.dsn"); fix != "" {
+		t.Errorf("whoever switched it off knows: %q", fix)
+	}
 }
+
+func refused(words string) *pgconn.PgError { return &pgconn.PgError{Code: "08P01", Message: words} }

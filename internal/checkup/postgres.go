@@ -182,7 +182,7 @@ func (p *postgres) login(ctx context.Context) (*pgx.Conn, Finding) {
 	if !ok {
 		return nil, Bad(fmt.Sprintf("%s: %v", who, err), "check "+p.setting+": "+psql(&p.config.Config)+" -d "+Word(p.config.Database))
 	}
-	fix := Admission(pg.Code, &p.config.Config, p.setting)
+	fix := Admission(pg, &p.config.Config, p.setting)
 	if fix == "" {
 		fix = "see the server's log; the same by its own client: " + psql(&p.config.Config) + " -d " + Word(p.config.Database)
 	}
@@ -192,17 +192,13 @@ func (p *postgres) login(ctx context.Context) (*pgx.Conn, Finding) {
 // feedbackSetting is the key of the only DSN that may lead to a pooler.
 const feedbackSetting = "feedback.dsn"
 
-// Admission is what to do where a server refuses a connection with an SQLSTATE; setting is the key of
-// the DSN. Empty: the code does not tell.
-func Admission(code string, config *pgconn.Config, setting string) string {
+// Admission is what to do where a server refuses a connection; setting is the key of
+// the DSN. Empty: the error does not tell.
+func Admission(refused *pgconn.PgError, config *pgconn.Config, setting string) string {
 	role, database := pgx.Identifier{config.User}.Sanitize(), pgx.Identifier{config.Database}.Sanitize()
-	switch code {
-	case "08P01": // as pgbouncer says that it knows a setting not
-		if setting != feedbackSetting {
-			return "name the server itself in " + setting + ": poolers such as pgbouncer do not speak replication"
-		}
-		return "name the server itself in " + setting + "; or a pooler with pool_mode = session, and, as pgbouncer calls it, ignore_startup_parameters = " +
-			"row_security,lock_timeout,idle_in_transaction_session_timeout,idle_session_timeout"
+	switch refused.Code {
+	case "08P01": // whatever pgbouncer does not like
+		return poolerRemedy(refused.Message, config, setting)
 	case "28P01":
 		return "correct user and password in " + setting + " (or PGUSER, PGPASSWORD, ~/.pgpass), or set it: ALTER ROLE " + role +
 			" PASSWORD '…'; -- where there is no such role, of which the server says the same: CREATE ROLE " + role + " LOGIN PASSWORD '…';"
@@ -215,6 +211,22 @@ func Admission(code string, config *pgconn.Config, setting string) string {
 		return "GRANT CONNECT ON DATABASE " + database + " TO " + role + ";"
 	case "53300":
 		return "raise max_connections, or the connection limit of the role or database: ALTER ROLE " + role + " CONNECTION LIMIT -1; ALTER DATABASE " + database + " CONNECTION LIMIT -1;"
+	}
+	return ""
+}
+
+// poolerRemedy is what to do where a pooler refuses a connection with so many words.
+func poolerRemedy(words string, config *pgconn.Config, setting string) string {
+	switch {
+	case setting != feedbackSetting:
+		return "name the server itself in " + setting + ": poolers such as pgbouncer do not speak replication"
+	case strings.Contains(words, "startup parameter"):
+		return "name the server itself in " + setting + "; or a pooler with pool_mode = session, and, as pgbouncer calls it, ignore_startup_parameters = " +
+			"row_security,lock_timeout,idle_in_transaction_session_timeout,idle_session_timeout"
+	case strings.Contains(words, "no such database"), strings.Contains(words, "does not exist"):
+		return fmt.Sprintf("name in %s a database that the pooler knows: %s -d pgbouncer -c 'SHOW DATABASES'", setting, psql(config))
+	case strings.Contains(words, "no more connections"):
+		return "let the pooler take more (pgbouncer: max_client_conn)"
 	}
 	return ""
 }

@@ -6,9 +6,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Fix is what to do about a pooler that keeps no session.
@@ -33,15 +36,15 @@ const patience = 5 * time.Second
 // takes the session that was free last, and the mark is looked for. A pooler with much to do may give the same one
 // all the same; it never looks like one that does not keep them. conn must be idle.
 func Check(ctx context.Context, conn *pgx.Conn) error {
-	pid := uint32(0)
-	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid); err != nil {
+	pid, err := ask(ctx, conn, "SELECT pg_backend_pid()")
+	if err != nil {
 		return fmt.Errorf("ask for its process: %w", err)
 	}
-	if pid == conn.PgConn().PID() {
+	if pid == strconv.FormatUint(uint64(conn.PgConn().PID()), 10) {
 		return nil
 	}
 	mark := rand.Text()
-	if _, err := conn.Exec(ctx, "SELECT set_config('tiffin.session', '"+mark+"', false)"); err != nil {
+	if _, err := ask(ctx, conn, "SELECT set_config('tiffin.session', '"+mark+"', false)"); err != nil {
 		return fmt.Errorf("mark a session: %w", err)
 	}
 	other, err := takeSession(ctx, conn.Config())
@@ -49,14 +52,26 @@ func Check(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	defer func() { _ = other.Close(context.WithoutCancel(ctx)) }()
-	found := ""
-	if err := conn.QueryRow(ctx, "SELECT coalesce(current_setting('tiffin.session', true), '')", pgx.QueryExecModeSimpleProtocol).Scan(&found); err != nil {
+	found, err := ask(ctx, conn, "SELECT current_setting('tiffin.session', true)")
+	if err != nil {
 		return fmt.Errorf("look for the mark of a session: %w", err)
 	}
 	if found != mark {
 		return ErrNoSession
 	}
 	return nil
+}
+
+// ask returns the one value of a query, as text. A pooler that keeps no session is not to be asked by prepared statements.
+func ask(ctx context.Context, conn *pgx.Conn, sql string) (string, error) {
+	results, err := conn.PgConn().Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return "", err
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 1 {
+		return "", fmt.Errorf("%q has another answer than one value", sql)
+	}
+	return string(results[0].Rows[0][0]), nil
 }
 
 // takeSession returns a connection that has a session for as long as it is open, in a transaction.
@@ -70,8 +85,12 @@ func takeSession(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error)
 		}
 		_ = conn.Close(context.WithoutCancel(ctx)) // it gave nothing
 	}
-	if errors.Is(context.Cause(ctx), ErrNoRoom) {
+	pg, refused := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case errors.Is(context.Cause(ctx), ErrNoRoom):
 		return nil, ErrNoRoom
+	case refused && strings.Contains(pg.Message, "transaction blocks not allowed"): // pgbouncer's pool_mode = statement
+		return nil, ErrNoSession
 	}
 	return nil, fmt.Errorf("take a second session: %w", err)
 }

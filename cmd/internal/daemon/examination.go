@@ -26,7 +26,7 @@ func Examine(ctx context.Context, s *settings.Settings, log *slog.Logger, sheet 
 	if err != nil {
 		return fmt.Errorf("feedback.dsn %w", err)
 	}
-	opts := migrations.Options{FeedbackTable: s.Feedback.Table.Identifier()}
+	opts := migrations.Options{FeedbackTable: s.Feedback.Table.Identifier(), Group: s.Kafka.Group}
 	if err := migrations.Examine(ctx, feedback, opts, s.Feedback.Migrate, sheet); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 // belongs to the stream's goroutine; verdict may be read once the stream has ended.
 type feedback struct {
 	settings settings.Feedback
+	group    string // kafka.group
 	log      *slog.Logger
 	prepared bool   // was ready once
 	verdict  error  // why it cannot be used, and waiting does not help
@@ -38,7 +39,7 @@ func (f *feedback) prepare(ctx context.Context, conn *pgx.Conn) error {
 }
 
 func (f *feedback) attempt(ctx context.Context, conn *pgx.Conn) error {
-	opts := migrations.Options{FeedbackTable: f.settings.Table.Identifier()}
+	opts := migrations.Options{FeedbackTable: f.settings.Table.Identifier(), Group: f.group}
 	if f.settings.Migrate {
 		report, err := migrations.Migrate(ctx, conn, opts)
 		if err != nil {

@@ -25,7 +25,7 @@ type parts struct {
 
 // build makes the parts; it connects to nothing.
 func build(o Options, registry *prometheus.Registry, ready *readiness, tracer trace.Tracer) (*parts, error) {
-	p := &parts{ready: ready, feedback: &feedback{settings: o.Settings.Feedback, log: o.Log.With("part", "feedback")}}
+	p := &parts{ready: ready, feedback: &feedback{settings: o.Settings.Feedback, group: o.Settings.Kafka.Group, log: o.Log.With("part", "feedback")}}
 	source := sourceConfig(o, registry)
 	var err error
 	if p.source, err = cdc.NewSource(source); err != nil {
