@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -26,6 +28,7 @@ func TestRemedyIsACommandWhereThereIsOne(t *testing.T) {
 		"ALTER ROLE CURRENT_USER SET":   &pgconn.PgError{Code: "57014"},
 		"SET transaction_timeout = 0":   &pgconn.PgError{Code: "25P04"},
 		"feedback.dsn":                  &pgconn.PgError{Code: "25006"},
+		"ulimit -n":                     &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)},
 	} {
 		if got := FeedbackRemedy(err); !strings.Contains(got, fix) {
 			t.Errorf("%v: %q, want %q", err, got, fix)
@@ -36,9 +39,20 @@ func TestRemedyIsACommandWhereThereIsOne(t *testing.T) {
 		"start the brokers, or correct kafka.brokers": &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("no such host")},
 		"tiffin doctor prints the command":            kerr.TransactionalIDAuthorizationFailed,
 		"transaction.max.timeout.ms=60000":            kerr.InvalidTransactionTimeout,
+		"LimitNOFILE":                                 &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.ENFILE)},
 	} {
 		if got := kafkaRemedy(fmt.Errorf("session: %w", err)); !strings.Contains(got, fix) {
 			t.Errorf("%v: %q, want %q", err, got, fix)
+		}
+	}
+}
+
+// Whatever keeps the comparison from its files is told with what helps.
+func TestTemporaryFilesFaultIsToldWithWhatHelps(t *testing.T) {
+	t.Parallel()
+	for cause, fix := range map[error]string{syscall.EMFILE: "ulimit -n", syscall.ENOSPC: "TMPDIR"} {
+		if err := temporaryFault(&os.PathError{Op: "open", Path: "x", Err: cause}); !errors.Is(err, cause) || !strings.Contains(err.Error(), fix) {
+			t.Errorf("%v: %v, want %q", cause, err, fix)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -66,6 +67,8 @@ func FeedbackRemedy(err error) string {
 		return ""
 	}
 	switch {
+	case outOfFiles(err):
+		return moreFiles
 	case untrusted(err):
 		return "give the authority's certificate as sslrootcert in feedback.dsn, and as host the name that the certificate is for"
 	case undialled(err):
@@ -101,6 +104,8 @@ func kafkaRemedy(err error) string {
 	}
 	refusal, isRefusal := errors.AsType[*net.OpError](err)
 	switch {
+	case outOfFiles(err):
+		return moreFiles
 	case isRefusal && refusal.Op == "remote error":
 		return "the broker does not accept the client's certificate: check kafka.tls.cert_file and kafka.tls.key_file"
 	case untrusted(err):
@@ -137,3 +142,11 @@ func undialled(err error) bool {
 	dial, ok := errors.AsType[*net.OpError](err)
 	return ok && dial.Op == "dial"
 }
+
+// outOfFiles reports whether this process, or this machine, may open no more files: connections are some.
+func outOfFiles(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// moreFiles is what to do about that; verify opens more files than any other command (newSpill).
+const moreFiles = "let the process open more files (ulimit -n, LimitNOFILE in its unit): 1024 is enough"

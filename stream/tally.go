@@ -166,11 +166,19 @@ func newSpill() (*spill, error) {
 		}
 		if err != nil {
 			s.close()
-			return nil, fmt.Errorf("temporary file for the comparison: %w; set TMPDIR to where there is room", err)
+			return nil, temporaryFault(err)
 		}
 		s.buckets[n], s.writers[n] = f, bufio.NewWriter(f)
 	}
 	return s, nil
+}
+
+func temporaryFault(err error) error {
+	fix := "set TMPDIR to where there is room"
+	if outOfFiles(err) {
+		fix = moreFiles
+	}
+	return fmt.Errorf("temporary file for the comparison: %w; %s", err, fix)
 }
 
 // spillEntry is the size of an entry: a key and the sums, little-endian.
@@ -189,7 +197,7 @@ func (s *spill) write(k tallyKey, v *sums) error {
 	n := maphash.Comparable(s.seed, k) % spillBuckets
 	s.size[n]++
 	if _, err := s.writers[n].Write(e[:]); err != nil {
-		return fmt.Errorf("temporary file for the comparison: %w; set TMPDIR to where there is room", err)
+		return temporaryFault(err)
 	}
 	return nil
 }

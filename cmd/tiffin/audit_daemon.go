@@ -67,18 +67,22 @@ func auditRunning(ctx context.Context, base string, silence time.Duration, to au
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return daemon.AuditSummary{}, fmt.Errorf("%w on %s", errNobody, base)
 	}
+	var summary daemon.AuditSummary
 	if err == nil {
 		defer func() { _ = response.Body.Close() }()
 		silent.Reset(silence)
-		if response.StatusCode == http.StatusOK {
-			return readAudit(response.Body, to, func() { silent.Reset(silence) })
+		if response.StatusCode != http.StatusOK {
+			return daemon.AuditSummary{}, fmt.Errorf("daemon on %s: %s", base, refusal(response))
 		}
-		return daemon.AuditSummary{}, fmt.Errorf("daemon on %s: %s", base, refusal(response))
+		summary, err = readAudit(response.Body, to, func() { silent.Reset(silence) })
+		if err == nil {
+			return summary, nil
+		}
 	}
 	if errors.Is(err, context.Canceled) && !silent.Stop() {
 		err = fmt.Errorf("it says nothing for %s: does it hang, or is it stopped?", silence)
 	}
-	return daemon.AuditSummary{}, fmt.Errorf("daemon on %s: %w", base, err)
+	return summary, fmt.Errorf("daemon on %s: %w", base, err)
 }
 
 // refusal is why a daemon made no audit.

@@ -151,6 +151,21 @@ func TestAuditSaysWhyThereIsNone(t *testing.T) {
 	}
 }
 
+// One that falls silent in the middle of an answer is found out too.
+func TestAuditThatFallsSilentIsGivenUp(t *testing.T) {
+	t.Parallel()
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "{}\n")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	defer endpoint.Close()
+	_, err := auditRunning(t.Context(), endpoint.URL, 50*time.Millisecond, auditTo{progress: func(cdc.AuditProgress) {}})
+	if err == nil || !strings.Contains(err.Error(), "says nothing for 50ms") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // A daemon makes one audit at a time, and has ended one when its answer ends, not when the last line comes.
 func TestAuditIsOverWhenItsAnswerIs(t *testing.T) {
 	t.Parallel()

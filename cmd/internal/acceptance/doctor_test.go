@@ -226,7 +226,7 @@ func doctorsVisit() []string {
 		"kafka.topic_input", "kafka.topic_output", "kafka.topic_dead_letter",
 		"kafka.may_read_input", "kafka.may_write_output", "kafka.may_write_dead_letter", "kafka.group", "kafka.transactional_id",
 		"kafka.transaction_timeout", "kafka.session_timeout", "kafka.message_size",
-		"http.listen",
+		"index.spill_dir", "http.listen",
 	}
 }
 

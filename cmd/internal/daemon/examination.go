@@ -33,6 +33,19 @@ func Examine(ctx context.Context, s *settings.Settings, log *slog.Logger, sheet 
 	if err := stream.Examine(ctx, kafkaConfig(s), stream.Mode(s.Delivery.Mode), sheet); err != nil {
 		return err
 	}
+	sheet.Area("index")
+	sheet.Check(ctx, "spill_dir", nil, func(context.Context) checkup.Finding { return spillDir(s.Index.SpillDir) })
 	httpd.Examine(ctx, s.HTTP.Listen, sheet)
 	return nil
+}
+
+func spillDir(path string) checkup.Finding {
+	err := settings.CheckSpillDir(path)
+	switch {
+	case err != nil && path != "":
+		return checkup.Bad(err.Error(), "set index.spill_dir: DIRECTORY in which the daemon's user may make files")
+	case err != nil:
+		return checkup.Odd("the default "+err.Error()+": a large transaction of the source stays in memory", "set index.spill_dir: DIRECTORY in which the daemon's user may make files")
+	}
+	return checkup.Good("files can be made in it")
 }

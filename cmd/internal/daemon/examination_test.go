@@ -64,7 +64,7 @@ func examine(t *testing.T, environ []string) (fails, warns []string, lines map[s
 // examineBy is the same, by a clock that may look at what was told so far.
 func examineBy(t *testing.T, environ []string, clock func(lines map[string]checkup.Line) time.Time) (fails, warns []string, lines map[string]checkup.Line) {
 	t.Helper()
-	s, err := settings.Load(settings.Input{Environ: last(environ)})
+	s, err := settings.Load(settings.Input{Environ: last(environ), Needs: []string{"source.dsn", "feedback.dsn", "kafka.brokers"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,6 +218,7 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 			"CREATE TRIGGER t BEFORE INSERT ON subscribers_feedback FOR EACH ROW EXECUTE FUNCTION f()")},
 		"feedback: rows refused": {fail: "feedback.row_security", cures: true, breaks: migrated("ALTER TABLE subscribers_feedback ENABLE ROW LEVEL SECURITY")},
 
+		"index: no room to spill": {fail: "index.spill_dir", fix: "set index.spill_dir: ", breaks: setting("TIFFIN_INDEX_SPILL_DIR", "/nowhere")},
 		"http: address taken": {fail: "http.listen", breaks: func(t *testing.T, p *patient) {
 			t.Helper()
 			other, err := net.Listen("tcp", "127.0.0.1:0")

@@ -80,6 +80,7 @@ func visit() []step {
 		{"kafka.transaction_timeout", []string{"kafka.broker_settings"}},
 		{"kafka.session_timeout", []string{"kafka.broker_settings"}},
 		{"kafka.message_size", []string{"kafka.topic_input", "kafka.topic_output", "kafka.topic_dead_letter"}},
+		{"index.spill_dir", nil},
 		{"http.listen", nil},
 	}
 }

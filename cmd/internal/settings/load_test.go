@@ -251,6 +251,9 @@ func TestACommandNeedsOnlyItsOwnKeys(t *testing.T) {
 	if _, err := Load(Input{Environ: []string{"TIFFIN_FEEDBACK_DSN=host=h"}, Needs: []string{"feedback.dsn"}}); err != nil {
 		t.Error(err)
 	}
+	if _, err := Load(Input{Environ: []string{"TIFFIN_FEEDBACK_DSN=host=h", "TIFFIN_INDEX_SPILL_DIR=/nowhere"}, Needs: []string{"feedback.dsn"}}); err != nil {
+		t.Errorf("who does not spill: %v", err)
+	}
 	keys, _ := faults(t, Input{Environ: []string{"TIFFIN_KAFKA_BROKERS=,"}, Needs: []string{"feedback.dsn"}})
 	if !slices.Equal(keys, []string{"feedback.dsn", "kafka.brokers"}) {
 		t.Errorf("faults of %q: what is set must be right, needed or not", keys)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -110,17 +111,35 @@ func (l *loader) checkSASL() {
 	}
 }
 
-// checkSpillDir warns of a default that does not work: a container may have no such directory.
+// checkSpillDir warns of a default that does not work: a container may have no such directory. One that is named must
+// work, for who spills into it: whoever else reads the daemon's settings may be on another machine, or have another account.
 func (l *loader) checkSpillDir() {
-	if _, set := l.origins["index.spill_dir"]; set {
+	if !l.needed(spillDirKey) {
 		return
 	}
-	if err := writable(os.TempDir()); err != nil {
+	err := CheckSpillDir(l.s.Index.SpillDir)
+	if _, set := l.origins[spillDirKey]; err != nil && set {
+		l.clash(spillDirKey, "%v", err)
+	} else if err != nil {
 		l.s.Warnings = append(l.s.Warnings, fmt.Sprintf("index.spill_dir is not set, and the default %v: a large transaction of the source stays in memory", err))
 	}
 }
 
+const spillDirKey = "index.spill_dir"
+
+// CheckSpillDir returns why no file can be made in index.spill_dir; empty is the system's directory for temporary files.
+func CheckSpillDir(path string) error {
+	if path == "" {
+		path = os.TempDir()
+	}
+	return writable(path)
+}
+
+// clash adds a fault of a key that could be read: what could not says nothing else.
 func (l *loader) clash(key, format string, args ...any) {
+	if slices.ContainsFunc(l.faults.List, func(f Fault) bool { return f.Key == key }) {
+		return
+	}
 	l.faults.add(key, l.origins[key], format, args...)
 }
 

@@ -44,6 +44,7 @@ func TestContradictionsAreNamed(t *testing.T) {
 		"spill directory missing":       {[]string{"TIFFIN_INDEX_SPILL_DIR=/nowhere"}, []string{"index.spill_dir"}},
 		"spill directory is a file":     {[]string{"TIFFIN_INDEX_SPILL_DIR=" + empty}, []string{"index.spill_dir"}},
 		"duration without unit":         {[]string{"TIFFIN_SOURCE_MAX_STALENESS=30"}, []string{"source.max_staleness"}},
+		"session timeout that is none":  {[]string{"TIFFIN_KAFKA_SESSION_TIMEOUT=abc"}, []string{"kafka.session_timeout"}},
 		"session timeout too short":     {[]string{"TIFFIN_KAFKA_SESSION_TIMEOUT=999ms"}, []string{"kafka.session_timeout"}},
 		"duration below zero":           {[]string{"TIFFIN_SOURCE_MAX_STALENESS=-1s"}, []string{"source.max_staleness"}},
 		"collector with a password":     {[]string{"TIFFIN_TRACING_ENDPOINT=http://u:hunter2@h:4318"}, []string{"tracing.endpoint"}},

@@ -185,7 +185,7 @@ func otherKeys() []Key {
 			Doc: "of postings kept in memory",
 		},
 		{
-			Name: "index.spill_dir", Fallback: "the system's for temporary files", into: func(s *Settings) any { return &s.Index.SpillDir }, check: writable,
+			Name: "index.spill_dir", Fallback: "the system's for temporary files", into: func(s *Settings) any { return &s.Index.SpillDir },
 			Doc: "directory for what a large transaction of the source does not keep in memory, 16 bytes a change",
 		},
 		{
