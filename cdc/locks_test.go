@@ -2,6 +2,10 @@ package cdc
 
 import (
 	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,6 +60,70 @@ func watchLocks(t *testing.T, db *devstacktest.Database) (stop func() int) {
 		}
 	}()
 	return func() int { cancel(); return <-looks }
+}
+
+// Who holds the table against a restaurant's reading is named, with what ends that, also where it is a transaction that
+// nobody's session has any more.
+func TestHolderOfTheTablesLockIsNamed(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	db.Exec(t, `CREATE PUBLICATION tiffin FOR TABLE subscribers_restaurants`)
+	var log lines
+	cfg := config(t, db)
+	cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+	g := build(t, db, cfg, 1)
+	g.src.lockPatience = 20 * time.Millisecond
+	g.run(t).agree(t)
+	gid := servers.Unique(t, "orphan")
+	for name, c := range map[string]struct{ lock, holder, fix string }{
+		"a session":              {"BEGIN; LOCK TABLE subscribers_restaurants IN ACCESS EXCLUSIVE MODE", "pid ", "SELECT pg_terminate_backend("},
+		"a prepared transaction": {"BEGIN; LOCK TABLE subscribers_restaurants IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION '" + gid + "'", "prepared transaction '" + gid + "'", "ROLLBACK PREPARED '" + gid + "';"},
+	} {
+		conn := db.Connect(t)
+		if _, err := conn.PgConn().Exec(t.Context(), c.lock).ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+		read := make(chan error, 1)
+		go func() {
+			_, err := g.src.ReadRestaurant(t.Context(), "r1", func([]byte) error { return nil })
+			read <- err
+		}()
+		eventually(t, name, func() bool {
+			told := log.last("the table is locked")
+			return strings.Contains(told, c.holder) && strings.Contains(told, c.fix)
+		})
+		_, fix, _ := strings.Cut(log.last("the table is locked"), `fix="`)
+		g.exec(t, strings.TrimSuffix(strings.TrimSpace(fix), `"`))
+		if err := <-read; err != nil {
+			t.Errorf("%s: once it was ended as told: %v", name, err)
+		}
+	}
+}
+
+// lines is what a log was told.
+type lines struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, string(line))
+	return len(line), nil
+}
+
+// last is the last line that contains a text.
+func (l *lines) last(text string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range slices.Backward(l.all) {
+		if strings.Contains(line, text) {
+			return line
+		}
+	}
+	return ""
 }
 
 // A load reads a table that is larger than the server's cache, and leaves what others have there alone.

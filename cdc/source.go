@@ -27,6 +27,8 @@ type Source struct {
 	fence   link
 	footing footing
 	read    atomic.Pointer[reading] // how ReadRestaurant reads, for the table as loaded
+	// lockPatience is the constant, but in tests.
+	lockPatience time.Duration
 
 	mu     sync.Mutex
 	pool   *pgxpool.Pool
@@ -38,7 +40,7 @@ func NewSource(cfg Config) (*Source, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("cdc config: %w", err)
 	}
-	s := &Source{cfg: cfg.withDefaults()}
+	s := &Source{cfg: cfg.withDefaults(), lockPatience: lockPatience}
 	table, err := parseTable(cfg.Table)
 	if err != nil {
 		return nil, fmt.Errorf("cdc config: source.table: %w", err)
@@ -76,6 +78,7 @@ func (s *Source) ReadRestaurant(ctx context.Context, restaurant string, add func
 	if err != nil {
 		return failed(err)
 	}
+	defer s.lookForLock(ctx)()
 	rows, err := pool.Query(ctx, reading.statement, restaurant)
 	if err != nil {
 		return failed(err)
