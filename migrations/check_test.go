@@ -2,6 +2,8 @@ package migrations
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,6 +36,45 @@ func TestCheckNamesEveryUnfitColumnAndItsFix(t *testing.T) {
 	}
 	if lines := strings.Count(err.Error(), "\n") + 1; lines != 6 {
 		t.Errorf("%d of 6 faults are told at once:\n%v", lines, err)
+	}
+}
+
+// What is told of ids without a sequence mends that, also where rows are there, and where the column may be null.
+func TestIDsAreMendedAsTold(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	conn := db.Connect(t)
+	if _, err := Migrate(t.Context(), conn, options()); err != nil {
+		t.Fatal(err)
+	}
+	const insert = `INSERT INTO subscribers_feedback (restaurant_id, adv_campaign_id, adv_campaign_content, adv_campaign_owner, adv_campaign_owner_contact,
+		adv_campaign_datetime_start, adv_campaign_datetime_end, datetime_created, client_id, trigger_datetime_created) VALUES ('', '', '', '', '', 0, 0, 0, '', 0)`
+	db.Exec(t, insert, insert)
+	for _, broken := range [][]string{
+		{"DROP IDENTITY"},
+		{"DROP IDENTITY", "SET DEFAULT (random() * 1e9)::bigint"},
+		{"DROP IDENTITY", "DROP NOT NULL"},
+	} {
+		if slices.Contains(broken, "DROP NOT NULL") {
+			db.Exec(t, "ALTER TABLE subscribers_feedback DROP CONSTRAINT subscribers_feedback_pkey")
+		}
+		for _, change := range broken {
+			db.Exec(t, "ALTER TABLE subscribers_feedback ALTER id "+change)
+		}
+		told := fmt.Sprint(Check(t.Context(), conn, options()))
+		i := strings.LastIndex(told, ": ALTER TABLE")
+		if i < 0 {
+			t.Fatalf("after %v: %s", broken, told)
+		}
+		db.Exec(t, told[i+2:])
+		if err := Check(t.Context(), conn, options()); err != nil {
+			t.Errorf("after %v, mended as told: %v", broken, err)
+		}
+		db.Exec(t, insert)
+	}
+	var rows, ids int
+	if err := conn.QueryRow(t.Context(), "SELECT count(*), count(DISTINCT id) FROM subscribers_feedback").Scan(&rows, &ids); err != nil || rows != 5 || ids != 5 {
+		t.Errorf("%d rows, %d ids (%v)", rows, ids, err)
 	}
 }
 

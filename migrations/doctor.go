@@ -25,6 +25,7 @@ func Examine(ctx context.Context, config *pgx.ConnConfig, opts Options, migrates
 	if v.conn = checkup.Postgres(ctx, sheet, config, "feedback.dsn"); v.conn != nil {
 		defer func() { _ = v.conn.Close(context.WithoutCancel(ctx)) }() // nothing of ours is open on it
 	}
+	v.session(ctx)
 	v.server(ctx)
 	v.schema(ctx)
 	v.table(ctx)
@@ -43,9 +44,7 @@ type visit struct {
 // oldestVersion is the first server_version_num with int8multirange, which the manifest needs.
 const oldestVersion = 140000
 
-func (v *visit) server(ctx context.Context) {
-	var version int
-	var recovery, readOnly bool
+func (v *visit) session(ctx context.Context) {
 	v.sheet.Check(ctx, "session", []string{"login"}, func(ctx context.Context) checkup.Finding {
 		err := pooling.Check(ctx, v.conn)
 		switch {
@@ -58,6 +57,11 @@ func (v *visit) server(ctx context.Context) {
 		}
 		return checkup.Good("kept from one transaction to the next")
 	})
+}
+
+func (v *visit) server(ctx context.Context) {
+	var version int
+	var recovery, readOnly bool
 	v.sheet.Check(ctx, "version", []string{"session"}, func(ctx context.Context) checkup.Finding {
 		err := v.conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), current_setting('transaction_read_only')::bool").Scan(&version, &recovery, &readOnly)
 		switch {
@@ -109,8 +113,12 @@ func (v *visit) schema(ctx context.Context) {
 		if v.found.feedbackTable {
 			return checkup.Good(name)
 		}
-		if err := mayBeMade(ctx, v.conn, v.found, v.opts); err != nil {
-			return checkup.Bad(err.Error(), "set feedback.table: SCHEMA.NAME, or rename that table back; where its rows are to stay there: tiffin migrate")
+		delivered, err := hasDelivered(ctx, v.conn, v.found, v.opts)
+		switch {
+		case err != nil:
+			return checkup.Bad(err.Error(), v.migrate())
+		case delivered:
+			return checkup.Bad(missed(v.opts), "set feedback.table: SCHEMA.NAME, or rename that table back; where its rows are to stay there: tiffin migrate")
 		}
 		return v.toBeMade(ctx, "table "+name+" does not exist", "SELECT coalesce(has_schema_privilege(to_regnamespace($1), 'CREATE'), false)", v.opts.FeedbackTable[:1].Sanitize())
 	})
@@ -156,13 +164,6 @@ func (v *visit) table(ctx context.Context) {
 		}
 		return v.verdictOf(checkColumns(name, columns), "all that the contract names, of types that fit")
 	}))
-	v.sheet.Check(ctx, "logged", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
-		unlogged, err := checkLogged(ctx, v.conn, v.opts.FeedbackTable)
-		if err != nil {
-			return checkup.Bad(err.Error(), "try again: tiffin doctor")
-		}
-		return v.verdictOf(unlogged, "its rows survive a crash of the server")
-	}))
 	v.sheet.Check(ctx, "rights", []string{"table"}, absent(func(ctx context.Context) checkup.Finding {
 		lacking, err := checkRights(ctx, v.conn, v.opts.FeedbackTable)
 		if err != nil {
@@ -170,13 +171,20 @@ func (v *visit) table(ctx context.Context) {
 		}
 		return v.verdictOf(lacking, "role "+v.conn.Config().User+" may do all that is needed")
 	}))
+	v.sheet.Check(ctx, "logged", []string{"rights"}, absent(func(ctx context.Context) checkup.Finding {
+		unlogged, err := checkLogged(ctx, v.conn, v.opts.FeedbackTable)
+		if err != nil {
+			return checkup.Bad(err.Error(), "try again: tiffin doctor")
+		}
+		return v.verdictOf(unlogged, "its rows survive a crash of the server")
+	}))
 	v.sheet.Check(ctx, "indexes", []string{"rights"}, absent(func(ctx context.Context) checkup.Finding {
 		return v.costly(ctx, "an index costs about a quarter of the insert rate", indexesSQL)
 	}))
 	v.sheet.Check(ctx, "triggers", []string{"rights"}, absent(func(ctx context.Context) checkup.Finding {
 		return v.costly(ctx, "it runs for each delivery, a foreign key locks a row of the other table, and rows that are refused become dead letters or stop the stream", triggersSQL)
 	}))
-	v.sheet.Check(ctx, "row_security", []string{"table"}, absent(v.rowSecurity))
+	v.sheet.Check(ctx, "row_security", []string{"rights"}, absent(v.rowSecurity))
 }
 
 func (v *visit) rowSecurity(ctx context.Context) checkup.Finding {

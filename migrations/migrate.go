@@ -30,8 +30,8 @@ type Options struct {
 	// Role is the database role that SQL grants the daemon's rights to; empty for none.
 	// Migrate grants nothing: whoever creates the tables there owns them.
 	Role string
-	// Group is that whose ledger, once it has begun, forbids Migrate to make the feedback table anew: its rows are
-	// somewhere else. Empty: it is made in any case.
+	// Group is that whose deliveries forbid to make the feedback table anew: their rows are somewhere else. Empty: it is
+	// made in any case.
 	Group string
 }
 
@@ -128,27 +128,28 @@ func migrateLocked(ctx context.Context, conn *pgx.Conn, opts Options) (report Re
 // mayBeMade returns why the feedback table is not to be made anew. A table that somebody renamed, or a setting that was changed,
 // would get an empty one, and records that are still owed would never be sent: their rows are in the other.
 func mayBeMade(ctx context.Context, conn *pgx.Conn, found state, opts Options) error {
-	begun, err := ledgerBegun(ctx, conn, found, opts)
-	if err == nil && begun {
+	delivered, err := hasDelivered(ctx, conn, found, opts)
+	if err == nil && delivered {
 		err = unfit("%s", missed(opts))
 	}
 	return err
 }
 
 func missed(opts Options) string {
-	return fmt.Sprintf("feedback table %s does not exist, though group %s has delivered: its rows are in a table of another name. Rename that back, or name it in feedback.table; where the rows are to stay there: tiffin migrate",
-		opts.FeedbackTable.Sanitize(), opts.Group)
+	return fmt.Sprintf("feedback table %s does not exist, though group %s has delivered: its rows are in a table of another name. "+
+		"Rename that back, or name it in feedback.table; where the rows are to stay there: tiffin migrate", opts.FeedbackTable.Sanitize(), opts.Group)
 }
 
-// ledgerBegun reports whether the group has a ledger.
-func ledgerBegun(ctx context.Context, conn *pgx.Conn, found state, opts Options) (begun bool, err error) {
+// hasDelivered reports whether the manifest has a message of the group that has rows.
+func hasDelivered(ctx context.Context, conn *pgx.Conn, found state, opts Options) (delivered bool, err error) {
 	if found.version == 0 || opts.Group == "" {
 		return false, nil
 	}
-	if err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM tiffin.progress WHERE consumer_group = $1)", opts.Group).Scan(&begun); err != nil {
-		err = withFix(fmt.Errorf("look for the ledger of group %s: %w", opts.Group, err))
+	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM tiffin.trigger WHERE consumer_group = $1 AND recipients > 0)", opts.Group).Scan(&delivered)
+	if err != nil {
+		err = withFix(fmt.Errorf("look for what group %s has delivered: %w", opts.Group, err))
 	}
-	return begun, err
+	return delivered, err
 }
 
 func upgrade(ctx context.Context, conn *pgx.Conn, found state, report *Report) error {

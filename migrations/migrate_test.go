@@ -95,10 +95,13 @@ func TestTableOfAGroupThatDeliveredIsNotMadeAnew(t *testing.T) {
 	if _, err := Migrate(t.Context(), conn, ours); err != nil {
 		t.Fatal(err)
 	}
-	db.Exec(t, "INSERT INTO tiffin.progress (consumer_group, topic, partition, epoch, next_offset, start_offset) VALUES ('ours', 't', 0, 1, 1, 0)",
+	db.Exec(t, "INSERT INTO tiffin.trigger (consumer_group, topic, partition, record_offset, outcome, recipients) VALUES ('ours', 't', 0, 0, 'delivered', 1)",
 		"ALTER TABLE subscribers_feedback RENAME TO of_yesterday")
-	if _, err := Migrate(t.Context(), conn, ours); !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), "tiffin migrate") {
-		t.Errorf("error %v", err)
+	_, err := Migrate(t.Context(), conn, ours)
+	for _, err := range []error{err, Check(t.Context(), conn, ours)} {
+		if !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), "Rename that back") {
+			t.Errorf("error %v", err)
+		}
 	}
 	for _, opts := range []Options{{FeedbackTable: ours.FeedbackTable, Group: "another"}, {FeedbackTable: pgx.Identifier{"public", "asked_for"}}} {
 		if report, err := Migrate(t.Context(), conn, opts); err != nil || !report.CreatedFeedbackTable {

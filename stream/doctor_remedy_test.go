@@ -39,7 +39,7 @@ func TestRemedyIsACommandWhereThereIsOne(t *testing.T) {
 		"start the brokers, or correct kafka.brokers": &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("no such host")},
 		"tiffin doctor prints the command":            kerr.TransactionalIDAuthorizationFailed,
 		"transaction.max.timeout.ms=60000":            kerr.InvalidTransactionTimeout,
-		"LimitNOFILE":                                 &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.ENFILE)},
+		"fs.file-max":                                 &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.ENFILE)},
 	} {
 		if got := kafkaRemedy(fmt.Errorf("session: %w", err)); !strings.Contains(got, fix) {
 			t.Errorf("%v: %q, want %q", err, got, fix)

@@ -64,7 +64,23 @@ func (e *idsEndedError) Error() string {
 
 func (e *idsEndedError) Unwrap() error { return e.err }
 
-// endOfIDs tells a row that was refused for its id from others. A sequence of a serial column that was made before
+// twiceError says that a key of the feedback table has a row's value already: usually that of id, whose sequence was
+// made anew, and begins at 1.
+type twiceError struct {
+	err             error
+	table, sequence string
+}
+
+func (e *twiceError) Error() string { return e.err.Error() }
+
+func (e *twiceError) Unwrap() error { return e.err }
+
+func (e *twiceError) remedy() string {
+	return fmt.Sprintf("where the key is that of id, its sequence is behind the rows: SELECT setval('%s', (SELECT max(id) FROM %s))",
+		strings.ReplaceAll(e.sequence, "'", "''"), e.table)
+}
+
+// endOfIDs says where a row was refused because the ids are at their end. A sequence of a serial column that was made before
 // PostgreSQL 10 goes beyond its column; which of the values was out of range Postgres does not tell.
 func (k *kept) endOfIDs(err error, pieces []*piece) error {
 	const many = math.MaxInt32 / 2

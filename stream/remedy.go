@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -36,6 +35,9 @@ func withRemedy(err error) error {
 // FeedbackRemedy says what an operator can do about an error of the feedback database; empty
 // where the cause does not tell.
 func FeedbackRemedy(err error) string {
+	if twice, ok := errors.AsType[*twiceError](err); ok {
+		return twice.remedy()
+	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		if attempt, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 			return checkup.Admission(pg, attempt.Config, "feedback.dsn")
@@ -54,9 +56,6 @@ func FeedbackRemedy(err error) string {
 			return "raise transaction_timeout above what the largest campaign takes, as the daemon's role: ALTER ROLE CURRENT_USER SET transaction_timeout = 0"
 		case "42P05", "26000": // a prepared statement is there already, or is not there
 			return pooling.Fix + ": statements are prepared"
-		case "23505":
-			table := pgx.Identifier{pg.SchemaName, pg.TableName}.Sanitize()
-			return "where the key is that of id, its sequence is behind the rows: SELECT setval(pg_get_serial_sequence('" + strings.ReplaceAll(table, "'", "''") + "', 'id'), (SELECT max(id) FROM " + table + "))"
 		case "53100":
 			return "make room on the server's disk"
 		case "25006":
@@ -66,9 +65,10 @@ func FeedbackRemedy(err error) string {
 		}
 		return ""
 	}
+	if fix := filesRemedy(err); fix != "" {
+		return fix
+	}
 	switch {
-	case outOfFiles(err):
-		return moreFiles
 	case untrusted(err):
 		return "give the authority's certificate as sslrootcert in feedback.dsn, and as host the name that the certificate is for"
 	case undialled(err):
@@ -103,9 +103,10 @@ func kafkaRemedy(err error) string {
 		}
 	}
 	refusal, isRefusal := errors.AsType[*net.OpError](err)
+	if fix := filesRemedy(err); fix != "" {
+		return fix
+	}
 	switch {
-	case outOfFiles(err):
-		return moreFiles
 	case isRefusal && refusal.Op == "remote error":
 		return "the broker does not accept the client's certificate: check kafka.tls.cert_file and kafka.tls.key_file"
 	case untrusted(err):
@@ -143,10 +144,14 @@ func undialled(err error) bool {
 	return ok && dial.Op == "dial"
 }
 
-// outOfFiles reports whether this process, or this machine, may open no more files: connections are some.
-func outOfFiles(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+// filesRemedy is what to do where no more files may be opened, which connections are some of; empty where that is not it. verify
+// opens more than any other command (newSpill).
+func filesRemedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		return "let the process open more files (ulimit -n, LimitNOFILE in its unit): 1024 is enough"
+	case errors.Is(err, syscall.ENFILE):
+		return "the whole machine has no file left to open: find who holds them (lsof), or raise the limit: sysctl fs.file-max"
+	}
+	return ""
 }
-
-// moreFiles is what to do about that; verify opens more files than any other command (newSpill).
-const moreFiles = "let the process open more files (ulimit -n, LimitNOFILE in its unit): 1024 is enough"

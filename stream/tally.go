@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
@@ -174,11 +175,7 @@ func newSpill() (*spill, error) {
 }
 
 func temporaryFault(err error) error {
-	fix := "set TMPDIR to where there is room"
-	if outOfFiles(err) {
-		fix = moreFiles
-	}
-	return fmt.Errorf("temporary file for the comparison: %w; %s", err, fix)
+	return fmt.Errorf("temporary file for the comparison: %w; %s", err, cmp.Or(filesRemedy(err), "set TMPDIR to where there is room"))
 }
 
 // spillEntry is the size of an entry: a key and the sums, little-endian.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -119,7 +120,7 @@ func (w *writer) deliver(ctx context.Context, b *batch, g gates) error {
 		err = w.assignIDs(ctx, b, pieces)
 	}
 	if err != nil {
-		return fmt.Errorf("feedback table: %w", w.kept.endOfIDs(err, pieces))
+		return fmt.Errorf("feedback table: %w", w.explain(err, pieces))
 	}
 	if err := w.compare(ctx, b); err != nil {
 		return fmt.Errorf("feedback table: %w", err)
@@ -326,6 +327,14 @@ func (w *writer) readBack(ctx context.Context, before, last int64) (idRanges, er
 		return nil, fmt.Errorf("read the new ids back: %w", err)
 	}
 	return ids, nil
+}
+
+// explain tells a row that was refused for its id from others.
+func (w *writer) explain(err error, pieces []*piece) error {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "23505" {
+		return &twiceError{err: err, table: w.table, sequence: w.sequence}
+	}
+	return w.kept.endOfIDs(err, pieces)
 }
 
 func swallowed(want, got int64) error {

@@ -59,7 +59,7 @@ func TestPoolerIsForTheFeedbackDatabase(t *testing.T) {
 		}
 	}
 	for words, want := range map[string]string{
-		"no such database: feedbak": "SHOW DATABASES", "database does not exist": "SHOW DATABASES",
+		"no such database: feedbak": "[databases]", "database does not exist": "[databases]",
 		"no more connections allowed (max_client_conn)": "max_client_conn",
 	} {
 		if fix := Admission(refused(words), &pgconn.Config{}, "feedback.dsn"); !strings.Contains(fix, want) {

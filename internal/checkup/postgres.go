@@ -198,7 +198,7 @@ func Admission(refused *pgconn.PgError, config *pgconn.Config, setting string) s
 	role, database := pgx.Identifier{config.User}.Sanitize(), pgx.Identifier{config.Database}.Sanitize()
 	switch refused.Code {
 	case "08P01": // whatever pgbouncer does not like
-		return poolerRemedy(refused.Message, config, setting)
+		return poolerRemedy(refused.Message, setting)
 	case "28P01":
 		return "correct user and password in " + setting + " (or PGUSER, PGPASSWORD, ~/.pgpass), or set it: ALTER ROLE " + role +
 			" PASSWORD '…'; -- where there is no such role, of which the server says the same: CREATE ROLE " + role + " LOGIN PASSWORD '…';"
@@ -216,7 +216,7 @@ func Admission(refused *pgconn.PgError, config *pgconn.Config, setting string) s
 }
 
 // poolerRemedy is what to do where a pooler refuses a connection with so many words.
-func poolerRemedy(words string, config *pgconn.Config, setting string) string {
+func poolerRemedy(words, setting string) string {
 	switch {
 	case setting != feedbackSetting:
 		return "name the server itself in " + setting + ": poolers such as pgbouncer do not speak replication"
@@ -224,7 +224,7 @@ func poolerRemedy(words string, config *pgconn.Config, setting string) string {
 		return "name the server itself in " + setting + "; or a pooler with pool_mode = session, and, as pgbouncer calls it, ignore_startup_parameters = " +
 			"row_security,lock_timeout,idle_in_transaction_session_timeout,idle_session_timeout"
 	case strings.Contains(words, "no such database"), strings.Contains(words, "does not exist"):
-		return fmt.Sprintf("name in %s a database that the pooler knows: %s -d pgbouncer -c 'SHOW DATABASES'", setting, psql(config))
+		return "name in " + setting + " a database that the pooler knows (pgbouncer: section [databases] of its pgbouncer.ini)"
 	case strings.Contains(words, "no more connections"):
 		return "let the pooler take more (pgbouncer: max_client_conn)"
 	}

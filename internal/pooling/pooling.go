@@ -38,14 +38,14 @@ const patience = 5 * time.Second
 func Check(ctx context.Context, conn *pgx.Conn) error {
 	pid, err := ask(ctx, conn, "SELECT pg_backend_pid()")
 	if err != nil {
-		return fmt.Errorf("ask for its process: %w", err)
+		return fmt.Errorf("ask for the process of a session of the feedback database: %w", err)
 	}
 	if pid == strconv.FormatUint(uint64(conn.PgConn().PID()), 10) {
 		return nil
 	}
 	mark := rand.Text()
 	if _, err := ask(ctx, conn, "SELECT set_config('tiffin.session', '"+mark+"', false)"); err != nil {
-		return fmt.Errorf("mark a session: %w", err)
+		return fmt.Errorf("mark a session of the feedback database: %w", err)
 	}
 	other, err := takeSession(ctx, conn.Config())
 	if err != nil {
@@ -54,7 +54,7 @@ func Check(ctx context.Context, conn *pgx.Conn) error {
 	defer func() { _ = other.Close(context.WithoutCancel(ctx)) }()
 	found, err := ask(ctx, conn, "SELECT current_setting('tiffin.session', true)")
 	if err != nil {
-		return fmt.Errorf("look for the mark of a session: %w", err)
+		return fmt.Errorf("look for the mark of a session of the feedback database: %w", err)
 	}
 	if found != mark {
 		return ErrNoSession
@@ -92,5 +92,5 @@ func takeSession(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error)
 	case refused && strings.Contains(pg.Message, "transaction blocks not allowed"): // pgbouncer's pool_mode = statement
 		return nil, ErrNoSession
 	}
-	return nil, fmt.Errorf("take a second session: %w", err)
+	return nil, fmt.Errorf("take a second session of the feedback database: %w", err)
 }

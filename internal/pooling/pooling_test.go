@@ -23,14 +23,13 @@ func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
 func TestPoolersAreTold(t *testing.T) {
 	t.Parallel()
 	db := servers.Database(t)
-	pooler := devstacktest.PoolTransactions(t, db.DSN)
 	for name, c := range map[string]struct {
 		address string
 		want    error
 	}{
 		"the server":                     {db.Server.Address(), nil},
-		"a session a transaction":        {pooler, pooling.ErrNoSession},
-		"no session beside one that has": {oneOnly(t, pooler), pooling.ErrNoRoom},
+		"a session a transaction":        {devstacktest.PoolTransactions(t, db.DSN), pooling.ErrNoSession},
+		"no session beside one that has": {oneOnly(t, devstacktest.PoolTransactions(t, db.DSN)), pooling.ErrNoRoom},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

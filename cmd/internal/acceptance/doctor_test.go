@@ -221,7 +221,7 @@ func doctorsVisit() []string {
 		"source.replica_identity", "source.publication", "source.slot", "source.replication_slots", "source.wal_senders",
 		"source.replication_connection", "source.retained_wal", "source.max_slot_wal_keep_size",
 		"feedback.dns", "feedback.tcp", "feedback.tls", "feedback.login", "feedback.clock", "feedback.session", "feedback.version", "feedback.primary",
-		"feedback.encoding", "feedback.schema", "feedback.table", "feedback.columns", "feedback.logged", "feedback.rights", "feedback.indexes", "feedback.triggers", "feedback.row_security",
+		"feedback.encoding", "feedback.schema", "feedback.table", "feedback.columns", "feedback.rights", "feedback.logged", "feedback.indexes", "feedback.triggers", "feedback.row_security",
 		"kafka.dns", "kafka.tcp", "kafka.tls", "kafka.login", "kafka.advertised", "kafka.version", "kafka.broker_settings",
 		"kafka.topic_input", "kafka.topic_output", "kafka.topic_dead_letter",
 		"kafka.may_read_input", "kafka.may_write_output", "kafka.may_write_dead_letter", "kafka.group", "kafka.transactional_id",

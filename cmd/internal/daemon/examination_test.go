@@ -201,7 +201,7 @@ func TestDoctorNamesExactlyWhatIsBroken(t *testing.T) {
 		"feedback: ids of no sequence": {fail: "feedback.columns", fix: "SELECT setval(", breaks: migrated("ALTER TABLE subscribers_feedback ALTER id DROP IDENTITY",
 			"ALTER TABLE subscribers_feedback ALTER id SET DEFAULT (random() * 1e9)::bigint")},
 		"feedback: table renamed": {fail: "feedback.table", text: "its rows are in a table of another name", fix: "set feedback.table: ", breaks: migrated(
-			"INSERT INTO tiffin.progress (consumer_group, topic, partition, epoch, next_offset, start_offset) VALUES ('tiffin', 'campaigns', 0, 1, 1, 0)",
+			"INSERT INTO tiffin.trigger (consumer_group, topic, partition, record_offset, outcome, recipients) VALUES ('tiffin', 'campaigns', 0, 0, 'delivered', 1)",
 			"ALTER TABLE subscribers_feedback RENAME TO of_yesterday")},
 		"feedback: too old":           {fail: "feedback.version", text: "PostgreSQL 13", fix: "PostgreSQL 14 or newer", breaks: pretends("$WRITER", "130010")},
 		"feedback: database unknown":  {fail: "feedback.login", fix: " -l", breaks: func(_ *testing.T, p *patient) { p.set("TIFFIN_FEEDBACK_DSN", p.server.DSNFor(p.writer, "", "no_such")) }},

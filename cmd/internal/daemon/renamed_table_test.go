@@ -43,7 +43,7 @@ func TestSequenceBehindTheRowsIsMendedAsTold(t *testing.T) {
 	r.waitReady(t)
 	w.publish(t, "r1")
 	w.clients(t, 2)
-	w.db.Exec(t, "SELECT setval(pg_get_serial_sequence('subscribers_feedback', 'id'), 1, false)")
+	w.db.Exec(t, "ALTER TABLE subscribers_feedback ALTER id DROP IDENTITY", "CREATE SEQUENCE nobodys", "ALTER TABLE subscribers_feedback ALTER id SET DEFAULT nextval('nobodys')")
 	w.publish(t, "r1")
 	fix := ""
 	eventually(t, func() bool {
