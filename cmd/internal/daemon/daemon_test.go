@@ -263,8 +263,8 @@ func TestEveryOutcomeAndChangeIsCountedAsWhatItIs(t *testing.T) {
 		"tiffin_cdc_changes_total": zeroes("insert", "update", "delete", "truncate"),
 		"tiffin_dead_letters_total": zeroes("tombstone", "empty", "invalid_utf8", "byte_order_mark", "not_json", "not_an_object", "missing_field", "null_field",
 			"wrong_type", "out_of_range", "lone_surrogate", "nul_character", "too_large", "refused_by_table"),
-		"tiffin_rebuilds_total": zeroes("slot_missing", "slot_invalidated", "retained_wal", "gap", "inconsistent", "system", "timeline", "table", "columns",
-			"identity", "partitions", "publication", "footing"),
+		"tiffin_rebuilds_total": zeroes("slot_missing", "slot_invalidated", "retained_wal", "gap", "inconsistent", "system", "timeline", "history", "table", "columns",
+			"identity", "partitions", "publication", "rewritten", "footing"),
 		"tiffin_sink_retries_total": zeroes("postgres", "kafka"),
 	}
 	if got := r.counted(t, want); !reflect.DeepEqual(got, want) {
