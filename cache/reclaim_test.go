@@ -237,15 +237,8 @@ func TestSweepBarsWhatIsReadAnew(t *testing.T) {
 	x.cur.Load().pins.advance()
 	store := &forgetful{lossy: x.shelf.lru}
 	x.shelf.lru = store
-	store.miss.Store(true)
 	src.on.Store(true)
-	read := make(chan error, 1)
-	go func() {
-		_, err := x.Lookup(within(t), "r")
-		read <- err
-	}()
-	begun(t, src.began, read)
-	store.miss.Store(false)
+	read := readAnew(t, x, store, src.began)
 	elsewhere(t, x, 1)
 	close(src.end)
 	if err := <-read; err == nil {

@@ -33,15 +33,21 @@ func comesBack(t *testing.T, src *slow) (*Index, <-chan error) {
 	store := &forgetful{lossy: x.shelf.lru}
 	x.shelf.lru = store
 	load(t, x, false, [2]string{"r", "old"})
+	return x, readAnew(t, x, store, src.began)
+}
+
+// readAnew begins a reading of r, whose posting the store does not show for a moment, and shows again.
+func readAnew(t *testing.T, x *Index, store *forgetful, began <-chan struct{}) <-chan error {
+	t.Helper()
 	store.miss.Store(true)
 	read := make(chan error, 1)
 	go func() {
 		_, err := x.Lookup(within(t), "r")
 		read <- err
 	}()
-	begun(t, src.began, read)
+	begun(t, began, read)
 	store.miss.Store(false)
-	return x, read
+	return read
 }
 
 // TestPostingThatComesBackDuringAReading: a transaction that went to the ticket alone must

@@ -34,7 +34,7 @@ The exit status is 0 if all is ok or worth a warning, 1 if something fails.`,
 	file := command.ConfigFlag(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "one object a line, last a summary with \"ok\"")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, log, err := command.Load(cmd, *file, []string{"source.dsn", "feedback.dsn", "kafka.brokers"}) // the rest it judges
+		s, log, err := command.Load(cmd, *file, daemon.ExamineNeeds())
 		if err != nil {
 			return err
 		}

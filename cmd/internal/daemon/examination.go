@@ -16,6 +16,9 @@ import (
 	"example.com/tiffin/stream"
 )
 
+// ExamineNeeds are the settings without which there is nothing to examine: whatever else is wrong is a line of its own.
+func ExamineNeeds() []string { return []string{"source.dsn", "feedback.dsn", "kafka.brokers"} }
+
 // Examine checks each thing that Run will need with these settings, and changes nothing. What is found
 // is on the sheet; an error is a setting that cannot be used at all.
 func Examine(ctx context.Context, s *settings.Settings, log *slog.Logger, sheet *checkup.Sheet) error {
@@ -40,12 +43,13 @@ func Examine(ctx context.Context, s *settings.Settings, log *slog.Logger, sheet 
 }
 
 func spillDir(path string) checkup.Finding {
+	const fix = "set index.spill_dir: DIRECTORY in which the daemon's user may make files"
 	err := settings.CheckSpillDir(path)
 	switch {
 	case err != nil && path != "":
-		return checkup.Bad(err.Error(), "set index.spill_dir: DIRECTORY in which the daemon's user may make files")
+		return checkup.Bad(err.Error(), fix)
 	case err != nil:
-		return checkup.Odd("the default "+err.Error()+": a large transaction of the source stays in memory", "set index.spill_dir: DIRECTORY in which the daemon's user may make files")
+		return checkup.Odd("the default "+err.Error()+": a large transaction of the source stays in memory", fix)
 	}
 	return checkup.Good("files can be made in it")
 }

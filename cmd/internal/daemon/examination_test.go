@@ -64,7 +64,7 @@ func examine(t *testing.T, environ []string) (fails, warns []string, lines map[s
 // examineBy is the same, by a clock that may look at what was told so far.
 func examineBy(t *testing.T, environ []string, clock func(lines map[string]checkup.Line) time.Time) (fails, warns []string, lines map[string]checkup.Line) {
 	t.Helper()
-	s, err := settings.Load(settings.Input{Environ: last(environ), Needs: []string{"source.dsn", "feedback.dsn", "kafka.brokers"}})
+	s, err := settings.Load(settings.Input{Environ: last(environ), Needs: ExamineNeeds()})
 	if err != nil {
 		t.Fatal(err)
 	}
