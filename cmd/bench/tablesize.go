@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -53,37 +54,58 @@ func runTableSize(ctx context.Context, e *harness.Env) (r *harness.Result, err e
 	if e.Quick {
 		campaigns = 200
 	}
-	t := &tableSizes{env: e, list: contenders(e), first: map[string]cost{}, r: &harness.Result{}}
+	t := &tableSizes{env: e, list: contenders(e), r: &harness.Result{}}
+	defer func() { err = errors.Join(err, t.close(context.WithoutCancel(ctx))) }()
 	for _, size := range tableSizesOf(e.Quick) {
-		w := work.NewGrid(tableFanout, size, campaigns, time.Now())
-		if err := t.measure(ctx, w); err != nil {
+		if err := t.fill(ctx, work.NewGrid(tableFanout, size, campaigns, time.Now())); err != nil {
 			return t.r, fmt.Errorf("%s: %w", subscriptions(size), err)
 		}
 	}
-	t.r.Note("%s campaigns of %d recipients, spread over all restaurants; each size %d times, in turn with the peers; of each the better one counts: what is above it is the machine's. "+
-		"The limit, measured once, is that of throughput: it has no table.", humanize.Comma(int64(campaigns)), tableFanout, tableRuns)
+	if err := t.measure(ctx); err != nil {
+		return t.r, err
+	}
+	t.tell()
+	t.r.Note("%s campaigns of %d recipients, spread over all restaurants. All tables are filled first; then each is worked with %d times, in turn with the others and the peers, "+
+		"from the smallest to the largest and back; of each the best run counts: what is above it is the machine's. The limit, measured once, is that of throughput: it has no table.",
+		humanize.Comma(int64(campaigns)), tableFanout, tableRuns(e))
 	for _, who := range t.list {
 		t.r.Note("%s: %s", who.name, who.guarantee)
 	}
 	return t.r, nil
 }
 
-const (
-	tableFanout = 100
-	tableRuns   = 2 // of each size; a single one is as noisy as the goal is fine
-)
+const tableFanout = 100
+
+// tableRuns is how often each size is measured: a single time is as noisy as the goal is fine. What peers take
+// grows with the table, and needs no such care.
+func tableRuns(e *harness.Env) int {
+	if e.Quick || len(e.Peers) > 0 {
+		return 2
+	}
+	return 4
+}
 
 // tableSizes is a run over all sizes.
 type tableSizes struct {
 	env   *harness.Env
 	list  []contender
-	limit float64         // deliveries/s
-	first map[string]cost // by contender, with the smallest table
+	sizes []*tableOf
+	limit float64 // deliveries/s
 	r     *harness.Result
 }
 
-// measure lets the contenders work on one size in turn.
-func (t *tableSizes) measure(ctx context.Context, w *work.Workload) (err error) {
+// tableOf is what there is of one size.
+type tableOf struct {
+	work  *work.Workload
+	stage *testbed.Stage
+	best  []cost       // by contender
+	last  []backlogRun // by contender
+}
+
+func (s *tableOf) name() string { return subscriptions(s.work.Subscriptions) }
+
+// fill makes the table of a size, and publishes the campaigns.
+func (t *tableSizes) fill(ctx context.Context, w *work.Workload) error {
 	servers, err := t.env.Servers(ctx)
 	if err != nil {
 		return err
@@ -92,38 +114,45 @@ func (t *tableSizes) measure(ctx context.Context, w *work.Workload) (err error) 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stage.Close(ctx)) }()
+	t.sizes = append(t.sizes, &tableOf{work: w, stage: stage, best: make([]cost, len(t.list)), last: make([]backlogRun, len(t.list))})
 	if err := work.Grow(ctx, stage, tableFanout, 0, w.Subscriptions); err != nil {
 		return err
 	}
 	t.env.Say("%s are in the table", subscriptions(w.Subscriptions))
-	if err := w.Publish(ctx, stage, 0, w.Campaigns); err != nil {
+	return w.Publish(ctx, stage, 0, w.Campaigns)
+}
+
+func (t *tableSizes) close(ctx context.Context) (err error) {
+	for _, s := range t.sizes {
+		err = errors.Join(err, s.stage.Close(ctx))
+	}
+	return err
+}
+
+// measure lets the contenders work with all sizes in turn.
+func (t *tableSizes) measure(ctx context.Context) (err error) {
+	if t.limit, err = limitRate(ctx, t.sizes[0].stage, t.sizes[0].work); err != nil {
 		return err
 	}
-	if t.limit == 0 {
-		if t.limit, err = limitRate(ctx, stage, w); err != nil {
-			return err
-		}
-	}
-	best, last := make([]cost, len(t.list)), make([]backlogRun, len(t.list))
-	for range tableRuns {
-		for i, who := range t.list {
-			if last[i], err = t.once(ctx, stage, w, who); err != nil {
-				return err
+	order := slices.Clone(t.sizes)
+	for range tableRuns(t.env) {
+		for _, s := range order {
+			for i, who := range t.list {
+				if s.last[i], err = t.once(ctx, s, who); err != nil {
+					return fmt.Errorf("%s: %w", s.name(), err)
+				}
+				s.best[i].take(s.last[i], s.work.Deliveries(0, s.work.Campaigns))
 			}
-			best[i].take(last[i], w.Deliveries(0, w.Campaigns))
 		}
-	}
-	for i, who := range t.list {
-		t.tell(subscriptions(w.Subscriptions), who.name, w, best[i], last[i])
+		slices.Reverse(order)
 	}
 	return nil
 }
 
 // once is one run. A peer's fault is only reported.
-func (t *tableSizes) once(ctx context.Context, stage *testbed.Stage, w *work.Workload, who contender) (backlogRun, error) {
-	in := subscriptions(w.Subscriptions)
-	b, err := workOff(ctx, t.env, stage, w, who)
+func (t *tableSizes) once(ctx context.Context, s *tableOf, who contender) (backlogRun, error) {
+	in, w := s.name(), s.work
+	b, err := workOff(ctx, t.env, s.stage, w, who)
 	if err != nil && who.name == harness.Tiffin {
 		return b, err
 	}
@@ -147,15 +176,20 @@ func (c *cost) take(b backlogRun, deliveries int) {
 	c.cpu, c.time = min(c.cpu, cpu), min(c.time, took)
 }
 
-// tell adds a contender's figures for one size.
-func (t *tableSizes) tell(in, who string, w *work.Workload, c cost, last backlogRun) {
-	if c.time == 0 || last.took == 0 {
-		return
+// tell adds the figures of those that came to an end.
+func (t *tableSizes) tell() {
+	for _, s := range t.sizes {
+		for i, who := range t.list {
+			if s.best[i].time > 0 && s.last[i].took > 0 && t.sizes[0].best[i].time > 0 {
+				t.tellOf(s, who.name, s.best[i], t.sizes[0].best[i], s.last[i])
+			}
+		}
 	}
-	if t.first[who].time == 0 {
-		t.first[who] = c
-	}
-	first := t.first[who]
+}
+
+// tellOf adds a contender's figures for one size.
+func (t *tableSizes) tellOf(s *tableOf, who string, c, first cost, last backlogRun) {
+	in, size := s.name(), float64(s.work.Subscriptions)
 	t.r.Add(harness.Figure{Case: in, Name: cpuGrowth, Who: who, Unit: harness.Cost, Value: ratio(c.cpu, first.cpu)},
 		harness.Figure{Case: in, Name: timeGrowth, Who: who, Unit: harness.Cost, Value: ratio(c.time, first.time)},
 		harness.Figure{Case: in, Name: deliveries, Who: who, Unit: harness.PerSecond, Value: 1 / c.time, Limit: t.limit},
@@ -165,7 +199,6 @@ func (t *tableSizes) tell(in, who string, w *work.Workload, c cost, last backlog
 	if who == harness.Tiffin {
 		t.r.Explain(in, last.profile)
 	}
-	size := float64(w.Subscriptions)
 	t.r.Plot(harness.Series{
 		Title: "Cost of a delivery against the table", X: "subscriptions", Y: "seconds", Kind: harness.Logarithmic,
 		Lines: []harness.Line{{Name: who + ", CPU", Points: [][2]float64{{size, c.cpu}}}, {Name: who + ", time", Points: [][2]float64{{size, c.time}}}},

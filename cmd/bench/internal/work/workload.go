@@ -37,6 +37,7 @@ type Workload struct {
 	made      devstack.Campaigns
 	plan      devstack.Subscriptions
 	source    layout
+	step      int      // from the restaurant of a campaign to that of the next
 	clientIDs []string // made once: nobody's clock is to run for them
 }
 
@@ -59,7 +60,7 @@ func New(shape Shape, now time.Time) (*Workload, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.source = table
+	w.source, w.step = table, max(1, w.Restaurants/max(1, w.Campaigns))
 	w.clientIDs = make([]string, shape.Clients)
 	for n := range w.clientIDs {
 		w.clientIDs[n] = w.source.Client(n)
@@ -69,7 +70,7 @@ func New(shape Shape, now time.Time) (*Workload, error) {
 
 // restaurant is the number of campaign n's.
 func (w *Workload) restaurant(n int) int {
-	return int(int64(n) * int64(max(1, w.Restaurants/max(1, w.Campaigns))) % int64(w.Restaurants))
+	return int(int64(n) * int64(w.step) % int64(w.Restaurants))
 }
 
 // Fanout is the number of recipients of campaign n.

@@ -1,0 +1,32 @@
+package work
+
+import (
+	"testing"
+	"time"
+)
+
+// TestGridsCampaignsComeInNoOrder: a table that is read in sequence costs less than one of which every twentieth
+// restaurant is; then the cost would seem to grow with the table.
+func TestGridsCampaignsComeInNoOrder(t *testing.T) {
+	t.Parallel()
+	const fanout, campaigns = 100, 10_000
+	for _, subscriptions := range []int{1_000_000, 5_000_000, 20_000_000} {
+		w := NewGrid(fanout, subscriptions, campaigns, time.Now())
+		seen := map[int]bool{}
+		nearest := w.Restaurants
+		for n := range campaigns {
+			r := w.restaurant(n)
+			if seen[r] {
+				t.Fatalf("restaurant %d has two campaigns", r)
+			}
+			seen[r] = true
+			for near := max(0, n-4); near < n; near++ {
+				apart := max(r, w.restaurant(near)) - min(r, w.restaurant(near))
+				nearest = min(nearest, apart, w.Restaurants-apart)
+			}
+		}
+		if nearest < w.Restaurants/100 {
+			t.Errorf("%d restaurants: campaigns one soon after the other are of restaurants only %d apart", w.Restaurants, nearest)
+		}
+	}
+}
