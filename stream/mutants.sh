@@ -101,7 +101,7 @@ mutant manifest-with-its-rows manifest.go 'if params != nil {
 	}
 	p.command("commit", -1)' 'p.command("commit", -1)
 	p.command("manifest", int64(len(b.triggers)), params...)' CrashAtEveryStatement
-mutant ledger-with-its-rows writer.go 'w.endPiece(p, all)
+mutant ledger-with-its-rows pieces.go 'w.endPiece(p, all)
 ' 'w.endPiece(p, all)
 		p.command("commit", -1)
 		p.command("begin", -1)

@@ -3,6 +3,7 @@ package stream
 import (
 	"cmp"
 	"context"
+	"strings"
 )
 
 // piece is what was inserted in one go.
@@ -20,6 +21,58 @@ func (w *writer) beginPiece(p *pipe, of *piece) {
 
 // endPiece asks where it is behind them.
 func (w *writer) endPiece(p *pipe, of *piece) { p.number("currval", &of.last, []byte(w.sequence)) }
+
+// beforeSetting is where a transaction notes what value the sequence had before its rows.
+const beforeSetting = "tiffin.ids_before"
+
+// copyPiece begins the transaction, has the sequence's value noted and sends all rows of a batch, at once: the value
+// is asked for behind the rows (endCopied), so that from the rows of the batch before to these nothing is waited for.
+// The next batch's may follow them: what is asked then is of this session alone.
+func (w *writer) copyPiece(ctx context.Context, b *batch, all *piece) error {
+	give, err := w.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer give()
+	sql := beginTransaction + `; SELECT set_config('` + beforeSetting + `', nextval('` + strings.ReplaceAll(w.sequence, "'", "''") + `')::text, true); ` +
+		`COPY ` + w.table + ` (` + feedbackColumns + `) FROM STDIN (FORMAT binary)`
+	tag, err := w.conn.PgConn().CopyFrom(ctx, newCopySource(b), sql)
+	if err != nil {
+		return err
+	}
+	if tag.RowsAffected() != all.rows {
+		return swallowed(all.rows, tag.RowsAffected())
+	}
+	closeOnce(b.numbered)
+	return nil
+}
+
+// endCopied asks where the sequence was before the rows that copyPiece sent, and where it is behind them.
+func (w *writer) endCopied(p *pipe, all *piece) {
+	p.number("before", &all.before)
+	w.endPiece(p, all)
+}
+
+// insertPiece sends all rows of a batch, of which the next one may be sent once give is called.
+func (w *writer) insertPiece(ctx context.Context, p *pipe, b *batch, all *piece) (give func(), err error) {
+	if give, err = w.turn(ctx); err != nil {
+		return give, err
+	}
+	w.beginPiece(p, all)
+	if err = w.insertClients(p, b); err == nil {
+		w.endPiece(p, all)
+	}
+	return give, err
+}
+
+// turn is take for a batch; give ends it.
+func (w *writer) turn(ctx context.Context) (give func(), err error) {
+	ours, err := w.take(ctx, 0)
+	if !ours {
+		return func() {}, err
+	}
+	return w.numbering.give, err
+}
 
 // take waits for a turn to insert rows. Where they are read back anyway nobody needs one.
 func (w *writer) take(ctx context.Context, left int) (ours bool, err error) {

@@ -97,7 +97,7 @@ func (c *statementConn) pass(m []byte) error {
 	if err := c.fault.on(what, true); err != nil {
 		return err
 	}
-	c.sent++
+	c.sent += statementsIn(m)
 	if c.fault.hits(what) {
 		c.last = c.sent
 		m = append(m, 'H', 0, 0, 0, 4) // Flush: the server answers what it has
@@ -122,12 +122,21 @@ func (c *statementConn) statement(kind byte, body []byte) string {
 		c.bound = c.names[text()]
 	case 'E':
 		return c.bound
-	case 'Q':
-		return c.describe("", text())
+	case 'Q': // several statements are what the last one does
+		statements := strings.Split(text(), "; ")
+		return c.describe("", statements[len(statements)-1])
 	case 'c':
 		return "CopyDone"
 	}
 	return ""
+}
+
+// statementsIn counts what a message has the server answer one by one.
+func statementsIn(m []byte) int {
+	if m[0] == 'Q' {
+		return 1 + strings.Count(string(m[5:]), "; ")
+	}
+	return 1
 }
 
 // describe names a statement: our own as they are named, the ledger's by what is in them.

@@ -53,6 +53,8 @@ const feedbackColumns = `restaurant_id, adv_campaign_id, adv_campaign_content, a
 	`adv_campaign_owner_contact, adv_campaign_datetime_start, adv_campaign_datetime_end, datetime_created, ` +
 	`client_id, trigger_datetime_created, feedback`
 
+const beginTransaction = `BEGIN ISOLATION LEVEL READ COMMITTED`
+
 // newWriter takes over conn, which it expects to be idle, and prepares its statements.
 func newWriter(ctx context.Context, conn *pgx.Conn, c *Config, n *numbering) (*writer, error) {
 	w := &writer{conn: conn, group: c.Kafka.Group, topic: c.Kafka.Input, table: c.FeedbackTable.Sanitize(), numbering: n}
@@ -88,7 +90,7 @@ func newWriter(ctx context.Context, conn *pgx.Conn, c *Config, n *numbering) (*w
 
 func (w *writer) statements() map[string]string {
 	return map[string]string{
-		"begin":  `BEGIN ISOLATION LEVEL READ COMMITTED`,
+		"begin":  beginTransaction,
 		"commit": `COMMIT`,
 		// What a row may be refused for at the commit is known before its record is produced.
 		"check": `SET CONSTRAINTS ALL IMMEDIATE`,
@@ -96,6 +98,7 @@ func (w *writer) statements() map[string]string {
 			FROM unnest($3::int4[], $4::int8[], $5::int8[], $6::int8[]) AS n(partition, epoch, expected, next)
 			WHERE p.consumer_group = $1::text AND p.topic = $2::text AND p.partition = n.partition
 			AND p.epoch = n.epoch AND p.next_offset = n.expected`,
+		"before":  `SELECT current_setting('` + beforeSetting + `')::int8`,
 		"nextval": `SELECT nextval($1::text::regclass)`,
 		"currval": `SELECT currval($1::text::regclass)`,
 		"insert": `INSERT INTO ` + w.table + ` (` + feedbackColumns + `)
@@ -152,28 +155,29 @@ func (w *writer) insertRows(ctx context.Context, b *batch, ledger <-chan struct{
 	if err := w.forget(ctx); err != nil {
 		return nil, false, err
 	}
+	all := &piece{rows: int64(b.deliveries)}
+	copied := w.prefersCopy(b)
+	if copied {
+		if err := w.copyPiece(ctx, b, all); err != nil {
+			return []*piece{all}, false, err
+		}
+	}
 	p := w.startPipe(ctx)
 	defer func() { err = errors.Join(err, p.close()) }()
-	p.command("begin", -1)
+	if !copied {
+		p.command("begin", -1)
+	}
 	switch {
 	case b.deliveries == 0:
 	case b.rows != nil:
 		pieces, err = w.insertPieces(ctx, p, b)
-	default:
-		ours, err := w.take(ctx, 0)
-		if err != nil {
-			return nil, false, err
-		}
-		if ours {
-			defer w.numbering.give()
-		}
-		all := &piece{rows: int64(b.deliveries)}
+	case copied:
+		w.endCopied(p, all)
 		pieces = append(pieces, all)
-		w.beginPiece(p, all)
-		if p, err = w.sendRows(ctx, p, b); err != nil {
-			return pieces, false, err
-		}
-		w.endPiece(p, all)
+	default:
+		give, refused := w.insertPiece(ctx, p, b, all)
+		defer give()
+		pieces, err = append(pieces, all), refused
 	}
 	if err != nil {
 		return pieces, false, err
@@ -200,23 +204,6 @@ func (w *writer) forget(ctx context.Context) error {
 	return err
 }
 
-// sendRows sends the rows of a batch. It returns the pipeline to go on with.
-func (w *writer) sendRows(ctx context.Context, p *pipe, b *batch) (*pipe, error) {
-	if !w.prefersCopy(b) {
-		return p, w.insertClients(p, b)
-	}
-	if err := p.finish(); err != nil {
-		return p, err
-	}
-	if err := p.close(); err != nil {
-		return p, err
-	}
-	if err := w.copyRows(ctx, b); err != nil {
-		return p, err
-	}
-	return w.startPipe(ctx), nil
-}
-
 // advance moves the ledger.
 func (w *writer) advance(ctx context.Context, b *batch) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
@@ -239,7 +226,7 @@ func (w *writer) prefersCopy(b *batch) bool {
 			delivered++
 		}
 	}
-	return delivered > 1 && b.deliveries < delivered*copyBelow
+	return b.deliveries > 0 && delivered > 1 && b.deliveries < delivered*copyBelow
 }
 
 func (w *writer) insertClients(p *pipe, b *batch) error {
@@ -273,17 +260,6 @@ func (w *writer) insert(p *pipe, t *trigger, from, to int) {
 	c := &t.campaign
 	p.command("insert", int64(to-from), []byte(c.RestaurantID), []byte(c.ID), []byte(c.Content), []byte(c.Owner),
 		[]byte(c.OwnerContact), int8Value(c.Start), int8Value(c.End), int8Value(c.Created), w.clients.value(), int8Value(t.now))
-}
-
-func (w *writer) copyRows(ctx context.Context, b *batch) error {
-	tag, err := w.conn.PgConn().CopyFrom(ctx, newCopySource(b), `COPY `+w.table+` (`+feedbackColumns+`) FROM STDIN (FORMAT binary)`)
-	if err != nil {
-		return err
-	}
-	if tag.RowsAffected() != int64(b.deliveries) {
-		return swallowed(int64(b.deliveries), tag.RowsAffected())
-	}
-	return nil
 }
 
 // assignIDs tells every trigger its rows' ids. Rows take ids in the order in which they are
