@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -384,21 +383,33 @@ func (r *rig) wantRows(want []delivery) {
 	same(r.t, "rows", r.table(), plain)
 }
 
+// same compares without order, each as often as it comes.
 func same(t *testing.T, what string, got, want []delivery) {
 	t.Helper()
-	if len(got) != len(want) {
-		t.Errorf("%s: got %d, want %d", what, len(got), len(want))
+	missing := make(map[delivery]int, len(want))
+	for _, d := range want {
+		missing[d]++
 	}
-	order := func(d []delivery) {
-		sort.Slice(d, func(i, j int) bool { return fmt.Sprint(d[i]) < fmt.Sprint(d[j]) })
-	}
-	order(got)
-	order(want)
-	for i := range min(len(got), len(want)) {
-		if got[i] != want[i] {
-			t.Fatalf("%s, number %d:\n got %.600q\nwant %.600q", what, i, got[i], want[i])
+	var more []delivery
+	for _, d := range got {
+		if missing[d] == 0 {
+			more = append(more, d)
+		} else if missing[d]--; missing[d] == 0 {
+			delete(missing, d)
 		}
 	}
+	if len(missing) == 0 && len(more) == 0 {
+		return
+	}
+	t.Errorf("%s: got %d, want %d", what, len(got), len(want))
+	for d, times := range missing {
+		t.Errorf("%s: %d are missing, one of them %d times: %.600q", what, len(missing), times, d)
+		break
+	}
+	if len(more) > 0 {
+		t.Errorf("%s: %d are too many, one of them: %.600q", what, len(more), more[0])
+	}
+	t.FailNow()
 }
 
 // manifest reads a message's manifest row.
