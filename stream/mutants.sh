@@ -108,6 +108,9 @@ mutant ledger-with-its-rows pieces.go 'w.endPiece(p, all)
 ' CrashAtEveryStatement
 mutant next-batch-moves-the-ledger-behind writer.go 'if err := await(ctx, g.ledger); err != nil {' 'if err := ctx.Err(); err != nil {' NextBatchIsInserted
 mutant next-batch-does-not-wait-for-the-commit writers.go 'ledger, turn := prev.stored, prev.numbered' 'ledger, turn := prev.stored, prev.stored' NextBatchIsInserted
+mutant deferred-constraints-before-the-next-batch pieces.go 'if !w.kept.deferred {' 'if true {' DeferredConstraintsOfTwo
+mutant idle-connections-are-asked writer.go 'if time.Since(w.used) < idleFrom {' 'if true {' WhatEndsAnIdle
+mutant ids-end-in-a-copy-too pieces.go 'w.findEnd(ctx, err, all)' '_ = w.findEnd' IDsBeyondTheirColumnAreTold
 mutant polls-share-a-batch deliver.go 'if g.empty() {
 		g.saw(s.claims)
 	}

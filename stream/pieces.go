@@ -3,7 +3,10 @@ package stream
 import (
 	"cmp"
 	"context"
+	"errors"
 	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // piece is what was inserted in one go.
@@ -34,17 +37,33 @@ func (w *writer) copyPiece(ctx context.Context, b *batch, all *piece) error {
 		return err
 	}
 	defer give()
-	sql := beginTransaction + `; SELECT set_config('` + beforeSetting + `', nextval('` + strings.ReplaceAll(w.sequence, "'", "''") + `')::text, true); ` +
+	sequence := `E'` + strings.NewReplacer(`'`, `''`, `\`, `\\`).Replace(w.sequence) + `'` // whatever standard_conforming_strings is
+	sql := beginTransaction + `; SELECT set_config('` + beforeSetting + `', nextval(` + sequence + `)::text, true); ` +
 		`COPY ` + w.table + ` (` + feedbackColumns + `) FROM STDIN (FORMAT binary)`
 	tag, err := w.conn.PgConn().CopyFrom(ctx, newCopySource(b), sql)
 	if err != nil {
+		w.findEnd(ctx, err, all)
 		return err
 	}
 	if tag.RowsAffected() != all.rows {
 		return swallowed(all.rows, tag.RowsAffected())
 	}
-	closeOnce(b.numbered)
+	if !w.kept.deferred { // else its constraints come first: they may lock what those of the next batch lock
+		closeOnce(b.numbered)
+	}
 	return nil
+}
+
+// findEnd asks where the sequence is, as endOfIDs wants to know, behind rows of which one has a number out of range.
+func (w *writer) findEnd(ctx context.Context, refused error, all *piece) {
+	pg, ok := errors.AsType[*pgconn.PgError](refused)
+	if !ok || pg.Code != outOfRange || !w.kept.narrow || w.forget(ctx) != nil {
+		return
+	}
+	p := w.startPipe(ctx)
+	p.number("currval", &all.before, []byte(w.sequence))
+	_ = p.finish() // the refusal is told in either case
+	_ = p.close()
 }
 
 // endCopied asks where the sequence was before the rows that copyPiece sent, and where it is behind them.

@@ -80,13 +80,15 @@ func (e *twiceError) remedy() string {
 		strings.ReplaceAll(e.sequence, "'", "''"), e.table)
 }
 
+const outOfRange = "22003" // src/backend/utils/errcodes.txt
+
 // endOfIDs says where a row was refused because the ids are at their end. A sequence of a serial column that was made before
 // PostgreSQL 10 goes beyond its column; which of the values was out of range Postgres does not tell.
 func (k *kept) endOfIDs(err error, pieces []*piece) error {
 	const many = math.MaxInt32 / 2
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	// Where the sequence was is answered before the rows behind that are refused.
-	if ok && pg.Code == "22003" && k.narrow && slices.ContainsFunc(pieces, func(p *piece) bool { return p.before > many }) {
+	if ok && pg.Code == outOfRange && k.narrow && slices.ContainsFunc(pieces, func(p *piece) bool { return p.before > many }) {
 		return &idsEndedError{err}
 	}
 	return err

@@ -80,6 +80,28 @@ func (o *outage) wantRefused(triggers []string, says string) {
 	}
 }
 
+// Of ids that do not fit, the first word says so, also where they are those of a COPY.
+func TestIDsBeyondTheirColumnAreToldAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": clients(7)})
+	log := r.logging()
+	r.untilNow()
+	r.db.Exec(t, `ALTER TABLE subscribers_feedback ALTER id DROP IDENTITY, ALTER id TYPE integer`, `CREATE SEQUENCE wide START 2147483648`,
+		`ALTER TABLE subscribers_feedback ALTER id SET DEFAULT nextval('wide')`)
+	r.publishMany(100)
+	_, stop := r.start()
+	r.eventually("the remedy", func() bool { return log.lines("make the column a bigint") > 0 })
+	if n := log.lines("a campaign is refused"); n != 0 {
+		t.Errorf("%d times a campaign was said to be refused", n)
+	}
+	r.db.Exec(t, `ALTER TABLE subscribers_feedback ALTER id TYPE bigint`)
+	r.eventually("all rows", func() bool { return r.rowCount() == 700 })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.wantDelivered(700, 700)
+}
+
 // What is the table's state is mended by somebody: it is waited for, and no dead letter.
 func TestStateOfTheTableIsWaitedFor(t *testing.T) {
 	t.Parallel()

@@ -29,7 +29,9 @@ const (
 	// statementTimeout and rowTimeout bound one exchange with the feedback database: so much,
 	// and so much more a row (a fiftieth of the slowest rate in FACTS).
 	statementTimeout = 60 * time.Second
-	rowTimeout       = 200 * time.Microsecond
+	// idleFrom is when a connection is one that may have been ended meanwhile.
+	idleFrom   = 100 * time.Millisecond
+	rowTimeout = 200 * time.Microsecond
 )
 
 // writer delivers batches into Postgres on a connection of its own. One goroutine at a time.
@@ -42,6 +44,7 @@ type writer struct {
 
 	kept      kept // what the table does to a row
 	numbering *numbering
+	used      time.Time // the end of the last exchange
 
 	clients textArray // reused from statement to statement
 	wire    wireBuffer
@@ -118,6 +121,7 @@ func (w *writer) deliver(ctx context.Context, b *batch, g gates) error {
 	if err := w.kept.fits(b); err != nil {
 		return fmt.Errorf("feedback table: %w", err)
 	}
+	defer func() { w.used = time.Now() }()
 	pieces, advanced, err := w.insertRows(ctx, b, g.ledger)
 	if err == nil {
 		err = w.assignIDs(ctx, b, pieces)
@@ -195,12 +199,17 @@ func (w *writer) insertRows(ctx context.Context, b *batch, ledger <-chan struct{
 	return pieces, advanced, nil
 }
 
-// forget ends the transaction of a batch that was refused, if it is open.
+// forget ends the transaction of a batch that was refused, if it is open. Of a connection that was idle it asks for
+// a word: what the server may have said when it ended it is lost behind the second write (collect), and a COPY is many.
 func (w *writer) forget(ctx context.Context) error {
+	sql := "ROLLBACK"
 	if w.conn.PgConn().TxStatus() == 'I' {
-		return nil
+		if time.Since(w.used) < idleFrom {
+			return nil
+		}
+		sql = ""
 	}
-	_, err := w.conn.PgConn().Exec(ctx, "ROLLBACK").ReadAll()
+	_, err := w.conn.PgConn().Exec(ctx, sql).ReadAll()
 	return err
 }
 
