@@ -94,7 +94,7 @@ func runApply(ctx context.Context, e *harness.Env) (r *harness.Result, err error
 		}
 		took := time.Since(begun).Seconds()
 		r.Add(harness.Figure{Case: f.name, Name: applied, Unit: harness.PerSecond, Value: float64(f.transactions*f.changes) / took})
-		if err := rig.compare(ctx); err != nil {
+		if err := compareIndex(ctx, rig.conn, rig.index, "restaurant_id IN (SELECT restaurant(i * 100) FROM generate_series(0::int8, 99) i)"); err != nil {
 			return nil, err
 		}
 	}
@@ -187,45 +187,4 @@ func (g *applyRig) capture(ctx context.Context, f applyForm) ([][]byte, error) {
 		messages = append(messages, append([]byte(nil), x.WALData...))
 	}
 	return messages, nil
-}
-
-// compare holds the index against the table: the number of rows, and every hundredth
-// restaurant's clients.
-func (g *applyRig) compare(ctx context.Context) error {
-	var rows int64
-	if err := g.conn.QueryRow(ctx, "SELECT count(*) FROM subscribers_restaurants").Scan(&rows); err != nil {
-		return fmt.Errorf("count the rows: %w", err)
-	}
-	if got := g.index.Stats().Subscriptions; got != rows {
-		return fmt.Errorf("%w: %d rows are indexed, the table has %d", harness.ErrDiffer, got, rows)
-	}
-	answer, err := g.conn.Query(ctx, `SELECT restaurant_id, array_agg(DISTINCT client_id) FROM subscribers_restaurants
-		WHERE restaurant_id IN (SELECT restaurant(i * 100) FROM generate_series(0::int8, 99) i) GROUP BY 1`)
-	if err != nil {
-		return fmt.Errorf("read restaurants: %w", err)
-	}
-	var restaurant string
-	var clients []string
-	_, err = pgx.ForEachRow(answer, []any{&restaurant, &clients}, func() error { return g.compareOne(ctx, restaurant, clients) })
-	return err
-}
-
-func (g *applyRig) compareOne(ctx context.Context, restaurant string, clients []string) error {
-	r, err := g.index.Lookup(ctx, restaurant)
-	if err != nil {
-		return err
-	}
-	defer r.Release()
-	want := map[string]bool{}
-	for _, c := range clients {
-		want[c] = true
-	}
-	same := r.Len() == len(want)
-	for c := range r.Range(0, r.Len()) {
-		same = same && want[string(c)]
-	}
-	if !same {
-		return fmt.Errorf("%w: restaurant %s has %d clients in the index, or others than the %d of the table", harness.ErrDiffer, restaurant, r.Len(), len(want))
-	}
-	return nil
 }

@@ -78,6 +78,9 @@ func runCDC(ctx context.Context, e *harness.Env) (r *harness.Result, err error) 
 		if err != nil {
 			return r, fmt.Errorf("%s: %w", b.what, err)
 		}
+		if err := compareIndex(ctx, f.conn, f.index, "restaurant_id IN (SELECT 'restaurant ' || i * 10 FROM generate_series(0, 99) i)"); err != nil {
+			return r, fmt.Errorf("%s: %w", b.what, err)
+		}
 		changes := float64(b.changes())
 		r.Add(harness.Figure{Case: b.what, Name: applied, Unit: harness.PerSecond, Value: changes / ours.Seconds(), Limit: changes / wire.Seconds()})
 		e.Say("%s: %v, pg_recvlogical %v", b.what, ours.Round(time.Millisecond), wire.Round(time.Millisecond))

@@ -40,6 +40,12 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"all", "--quick", "--peers", "peers", "--peer", "plain", "--dir", "/no/such/directory"}, command.ExitFault},
 		{[]string{"throughput", "--runs", "0"}, command.ExitUsage},
 		{[]string{"throughput", "--against", "/no/such/build"}, command.ExitUsage},
+		{[]string{"throughput", "--against", "peers"}, command.ExitUsage},
+		{[]string{"throughput", "--against", "command_test.go"}, command.ExitUsage},
+		{[]string{"throughput", "--against", "peers/plain/peer", "--against", "./peers/plain/peer"}, command.ExitUsage},
+		{[]string{"throughput", "--tiffin", "/no/such/build"}, command.ExitUsage},
+		{[]string{"soak", "--kills", "-1"}, command.ExitUsage},
+		{[]string{"soak", "--for", "-1s"}, command.ExitUsage},
 		{[]string{"index", "--against", "command_test.go"}, command.ExitUsage},
 	} {
 		var out, progress bytes.Buffer

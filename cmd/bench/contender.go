@@ -116,7 +116,7 @@ func workOff(ctx context.Context, e *harness.Env, stage *testbed.Stage, w *work.
 	return b, err
 }
 
-// profiled is less than a backlog takes.
+// profiled is about as long as a backlog takes.
 const profiled = 3 * time.Second
 
 // deliver runs the contender from its start to its stop.
@@ -133,15 +133,19 @@ func (b *backlogRun) deliver(ctx context.Context, e *harness.Env, lane *testbed.
 			err = stopped
 		}
 	}()
+	servers, err := e.Servers(ctx)
+	if err != nil {
+		return err
+	}
 	ready, err := process.WaitReady(ctx)
 	if err != nil {
 		return err
 	}
 	b.ready = ready.Sub(started)
-	servers, err := e.Servers(ctx)
-	if err != nil {
-		return err
-	}
+	watched := map[string]int{self: process.PID()}
+	maps.Copy(watched, servers.Processes())
+	b.meter = testbed.StartMeter(watched)
+	defer b.meter.Stop()
 	profile := profileOf(ctx, e, process)
 	defer func() { b.profile = profile() }()
 	mallocs, err := mallocsOf(ctx, process)
@@ -155,10 +159,6 @@ func (b *backlogRun) deliver(ctx context.Context, e *harness.Env, lane *testbed.
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}
-	watched := map[string]int{self: process.PID()}
-	maps.Copy(watched, servers.Processes())
-	b.meter = testbed.StartMeter(watched)
-	defer b.meter.Stop()
 	bar := e.Bar(int64(w.Campaigns), who.name)
 	defer bar.Done()
 	handled, err := who.await(ctx, lane, w, w.Campaigns, process, bar.Set)

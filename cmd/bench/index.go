@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -181,29 +180,9 @@ func (s *sourceRows) check(ctx context.Context, x *cache.Index, lookups int) err
 			}
 			x.Settle(cache.Snapshot{Xmin: s.xid + 1, Xmax: s.xid + 1})
 		}
-		if err := s.compare(ctx, x, n); err != nil {
+		if err := compareClients(ctx, x, s.table.Restaurant(n), s.clients(n)); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func (s *sourceRows) compare(ctx context.Context, x *cache.Index, n int) error {
-	r, err := x.Lookup(ctx, s.table.Restaurant(n))
-	if err != nil {
-		return err
-	}
-	defer r.Release()
-	want := map[string]bool{}
-	for _, c := range s.clients(n) {
-		want[c] = true
-	}
-	same := r.Len() == len(want)
-	for c := range r.Range(0, r.Len()) {
-		same = same && want[string(c)]
-	}
-	if !same {
-		return fmt.Errorf("%w: restaurant %d has %d clients, or others than the %d expected", harness.ErrDiffer, n, r.Len(), len(want))
 	}
 	return nil
 }

@@ -149,7 +149,7 @@ func killAndRestart(ctx context.Context, e *harness.Env, r *recoveryRun) (f harn
 		return f, err
 	}
 	undisturbed := ready.Sub(begun) // of a start that has nothing to recover
-	watch, err := r.killInBacklog(ctx, t)
+	watch, _, err := r.killInBacklog(ctx, t)
 	if err != nil {
 		return f, err
 	}
@@ -180,12 +180,11 @@ func killOneOfTwo(ctx context.Context, e *harness.Env, r *recoveryRun) (f harnes
 	if err := r.awaitOwners(ctx, len(pair)); err != nil {
 		return f, err
 	}
-	watch, err := r.killInBacklog(ctx, pair[0])
+	watch, killed, err := r.killInBacklog(ctx, pair[0])
 	if err != nil {
 		return f, err
 	}
 	defer watch.close()
-	killed := time.Now()
 	at, err := watch.await(ctx, pair[1], func(moved, of int) bool { return moved == of })
 	if err != nil {
 		return f, err
@@ -195,15 +194,17 @@ func killOneOfTwo(ctx context.Context, e *harness.Env, r *recoveryRun) (f harnes
 }
 
 // killInBacklog publishes the backlog and kills the process once a twentieth is handled.
-func (r *recoveryRun) killInBacklog(ctx context.Context, t *testbed.Tiffin) (*watchNew, error) {
+func (r *recoveryRun) killInBacklog(ctx context.Context, t *testbed.Tiffin) (_ *watchNew, killed time.Time, err error) {
 	if err := r.w.Publish(ctx, r.stage, 0, r.w.Campaigns); err != nil {
-		return nil, err
+		return nil, killed, err
 	}
 	if _, err := work.AwaitGroup(ctx, r.lane, r.w.Campaigns/20, t, func(int64) {}); err != nil {
-		return nil, err
+		return nil, killed, err
 	}
+	killed = time.Now()
 	t.Kill()
-	return r.watch(ctx)
+	watch, err := r.watch(ctx)
+	return watch, killed, err
 }
 
 // awaitOwners waits until so many processes have partitions.

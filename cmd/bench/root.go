@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -60,8 +61,8 @@ scenarios start their own all the same, because they configure, stop or kill the
 	root.Flags().StringVar(&f.report, "report", "", "`DIRECTORY` for a report: index.html, README.md, figures.json, CPU profiles")
 	root.RunE = func(cmd *cobra.Command, names []string) error {
 		o.Progress = cmd.ErrOrStderr()
-		if o.Runs < 1 {
-			return command.Usage(cmd, fmt.Errorf("--runs is %d, and must be at least 1", o.Runs))
+		if err := checkOptions(o); err != nil {
+			return command.Usage(cmd, err)
 		}
 		return f.run(cmd.Context(), cmd, names)
 	}
@@ -117,17 +118,54 @@ func (f *flags) run(ctx context.Context, cmd *cobra.Command, names []string) (er
 	return errors.Join(verdict, err)
 }
 
+// checkOptions refuses what would be found out after minutes. Programs are named by their whole paths from here on.
+func checkOptions(o *harness.Options) error {
+	if o.Runs < 1 {
+		return fmt.Errorf("--runs is %d, and must be at least 1", o.Runs)
+	}
+	if o.Kills < 0 || o.For < 0 {
+		return fmt.Errorf("--kills %d, --for %v: neither can be negative", o.Kills, o.For)
+	}
+	seen := map[string]bool{}
+	for i := range o.Against {
+		path, err := executable(o.Against[i])
+		if err != nil {
+			return fmt.Errorf("--against: %w", err)
+		}
+		if seen[path] {
+			return fmt.Errorf("--against: %s is named twice", path)
+		}
+		o.Against[i], seen[path] = path, true
+	}
+	if o.Tiffin == "" {
+		return nil
+	}
+	path, err := executable(o.Tiffin)
+	if err != nil {
+		return fmt.Errorf("--tiffin: %w", err)
+	}
+	o.Tiffin = path
+	return nil
+}
+
+// executable is the whole path of a file that can be executed.
+func executable(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("there is no such build: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		return "", fmt.Errorf("%s is no program", path)
+	}
+	return filepath.Abs(path)
+}
+
 // checkPeers refuses a peer or a build that there is not, and either for a scenario that is named and
 // takes none. With "all" they take part where they can.
 func (f *flags) checkPeers(names []string) error {
 	for _, name := range f.peers {
 		if there := testbed.Peers(f.peersDir); !slices.Contains(there, name) {
 			return fmt.Errorf("there is no peer %q in %s; there are: %s", name, f.peersDir, strings.Join(there, ", "))
-		}
-	}
-	for _, path := range f.options.Against {
-		if _, err := os.Stat(path); err != nil {
-			return fmt.Errorf("--against: there is no such build: %w", err)
 		}
 	}
 	for _, s := range scenarios() {
@@ -145,6 +183,7 @@ func (f *flags) preparePeers(ctx context.Context, e *harness.Env) error {
 		p, err := testbed.PreparePeer(ctx, f.peersDir, name)
 		if errors.Is(err, testbed.ErrUnavailable) {
 			e.Say("SKIPPED %v", err)
+			e.Skipped = append(e.Skipped, fmt.Sprintf("%s: %v", name, err))
 			continue
 		}
 		if err != nil {

@@ -64,10 +64,9 @@ func runTableSize(ctx context.Context, e *harness.Env) (r *harness.Result, err e
 	if err := t.measure(ctx); err != nil {
 		return t.r, err
 	}
-	t.tell()
-	t.r.Note("%s campaigns of %d recipients, spread over all restaurants. All tables are filled first; then each is worked with %d times, in turn with the others and the peers, "+
-		"from the smallest to the largest and back; of each the best run counts: what is above it is the machine's. The limit, measured once, is that of throughput: it has no table.",
-		humanize.Comma(int64(campaigns)), tableFanout, tableRuns(e))
+	t.r.Note("%s campaigns of %d recipients, in no order of the table, spread over all restaurants; the clients are the same million at each size. All tables are filled first. "+
+		"Then the contenders work with each in turn, from the smallest to the largest and back, %d times: each is compared with the smallest of the same time. "+
+		"The limit is that of throughput: it has no table.", humanize.Comma(int64(campaigns)), tableFanout, tableRounds(e))
 	for _, who := range t.list {
 		t.r.Note("%s: %s", who.name, who.guarantee)
 	}
@@ -76,9 +75,9 @@ func runTableSize(ctx context.Context, e *harness.Env) (r *harness.Result, err e
 
 const tableFanout = 100
 
-// tableRuns is how often each size is measured: a single time is as noisy as the goal is fine. What peers take
+// tableRounds is how often each size is measured: a single time is as noisy as the goal is fine. What peers take
 // grows with the table, and needs no such care.
-func tableRuns(e *harness.Env) int {
+func tableRounds(e *harness.Env) int {
 	if e.Quick || len(e.Peers) > 0 {
 		return 2
 	}
@@ -89,8 +88,7 @@ func tableRuns(e *harness.Env) int {
 type tableSizes struct {
 	env   *harness.Env
 	list  []contender
-	sizes []*tableOf
-	limit float64 // deliveries/s
+	sizes []*tableOf // from the smallest
 	r     *harness.Result
 }
 
@@ -98,11 +96,19 @@ type tableSizes struct {
 type tableOf struct {
 	work  *work.Workload
 	stage *testbed.Stage
-	best  []cost       // by contender
-	last  []backlogRun // by contender
+	runs  []backlogRun // of this round, by contender
 }
 
 func (s *tableOf) name() string { return subscriptions(s.work.Subscriptions) }
+
+// cost is that of a run's delivery.
+func (s *tableOf) cost(b backlogRun) cost {
+	n := float64(s.work.Deliveries(0, s.work.Campaigns))
+	if b.took == 0 {
+		return cost{}
+	}
+	return cost{cpu: b.meter.CPU[self].Seconds() / n, time: b.took.Seconds() / n}
+}
 
 // fill makes the table of a size, and publishes the campaigns.
 func (t *tableSizes) fill(ctx context.Context, w *work.Workload) error {
@@ -114,7 +120,7 @@ func (t *tableSizes) fill(ctx context.Context, w *work.Workload) error {
 	if err != nil {
 		return err
 	}
-	t.sizes = append(t.sizes, &tableOf{work: w, stage: stage, best: make([]cost, len(t.list)), last: make([]backlogRun, len(t.list))})
+	t.sizes = append(t.sizes, &tableOf{work: w, stage: stage, runs: make([]backlogRun, len(t.list))})
 	if err := work.Grow(ctx, stage, tableFanout, 0, w.Subscriptions); err != nil {
 		return err
 	}
@@ -130,22 +136,24 @@ func (t *tableSizes) close(ctx context.Context) (err error) {
 }
 
 // measure lets the contenders work with all sizes in turn.
-func (t *tableSizes) measure(ctx context.Context) (err error) {
-	if t.limit, err = limitRate(ctx, t.sizes[0].stage, t.sizes[0].work); err != nil {
-		return err
-	}
+func (t *tableSizes) measure(ctx context.Context) error {
 	order := slices.Clone(t.sizes)
-	for range tableRuns(t.env) {
+	for range tableRounds(t.env) {
+		limit, err := limitRate(ctx, t.sizes[0].stage, t.sizes[0].work)
+		if err != nil {
+			return err
+		}
 		for _, s := range order {
 			for i, who := range t.list {
-				if s.last[i], err = t.once(ctx, s, who); err != nil {
+				if s.runs[i], err = t.once(ctx, s, who); err != nil {
 					return fmt.Errorf("%s: %w", s.name(), err)
 				}
-				s.best[i].take(s.last[i], s.work.Deliveries(0, s.work.Campaigns))
 			}
 		}
+		t.tell(limit)
 		slices.Reverse(order)
 	}
+	t.plot()
 	return nil
 }
 
@@ -164,45 +172,44 @@ func (t *tableSizes) once(ctx context.Context, s *tableOf, who contender) (backl
 	return b, t.r.Judge(who.judged(in, b.verdict))
 }
 
-// take keeps what is less.
-func (c *cost) take(b backlogRun, deliveries int) {
-	if b.took == 0 {
-		return
-	}
-	cpu, took := b.meter.CPU[self].Seconds()/float64(deliveries), b.took.Seconds()/float64(deliveries)
-	if c.time == 0 {
-		c.cpu, c.time = cpu, took
-	}
-	c.cpu, c.time = min(c.cpu, cpu), min(c.time, took)
-}
-
-// tell adds the figures of those that came to an end.
-func (t *tableSizes) tell() {
-	for _, s := range t.sizes {
-		for i, who := range t.list {
-			if s.best[i].time > 0 && s.last[i].took > 0 && t.sizes[0].best[i].time > 0 {
-				t.tellOf(s, who.name, s.best[i], t.sizes[0].best[i], s.last[i])
+// tell adds a round's figures: of those that came to an end with this size and with the smallest.
+func (t *tableSizes) tell(limit float64) {
+	for i, who := range t.list {
+		first := t.sizes[0].cost(t.sizes[0].runs[i])
+		for _, s := range t.sizes {
+			if c := s.cost(s.runs[i]); first.time > 0 && c.time > 0 {
+				t.tellOf(s, who.name, s.runs[i], c, first, limit)
 			}
 		}
 	}
 }
 
 // tellOf adds a contender's figures for one size.
-func (t *tableSizes) tellOf(s *tableOf, who string, c, first cost, last backlogRun) {
-	in, size := s.name(), float64(s.work.Subscriptions)
+func (t *tableSizes) tellOf(s *tableOf, who string, b backlogRun, c, first cost, limit float64) {
+	in := s.name()
 	t.r.Add(harness.Figure{Case: in, Name: cpuGrowth, Who: who, Unit: harness.Cost, Value: ratio(c.cpu, first.cpu)},
 		harness.Figure{Case: in, Name: timeGrowth, Who: who, Unit: harness.Cost, Value: ratio(c.time, first.time)},
-		harness.Figure{Case: in, Name: deliveries, Who: who, Unit: harness.PerSecond, Value: 1 / c.time, Limit: t.limit},
+		harness.Figure{Case: in, Name: deliveries, Who: who, Unit: harness.PerSecond, Value: 1 / c.time, Limit: limit},
 		harness.Figure{Case: in, Name: cpuEach, Who: who, Unit: harness.Seconds, Value: c.cpu},
-		harness.Figure{Case: in, Name: memory, Who: who, Unit: harness.Bytes, Value: float64(last.meter.Peak[self])},
-		harness.Figure{Case: in, Name: startup, Who: who, Unit: harness.Seconds, Value: last.ready.Seconds()})
+		harness.Figure{Case: in, Name: memory, Who: who, Unit: harness.Bytes, Value: float64(b.meter.Peak[self])},
+		harness.Figure{Case: in, Name: startup, Who: who, Unit: harness.Seconds, Value: b.ready.Seconds()})
 	if who == harness.Tiffin {
-		t.r.Explain(in, last.profile)
+		t.r.Explain(in, b.profile)
 	}
-	t.r.Plot(harness.Series{
-		Title: "Cost of a delivery against the table", X: "subscriptions", Y: "seconds", Kind: harness.Logarithmic,
-		Lines: []harness.Line{{Name: who + ", CPU", Points: [][2]float64{{size, c.cpu}}}, {Name: who + ", time", Points: [][2]float64{{size, c.time}}}},
-	})
+}
+
+// plot adds what the last round gave.
+func (t *tableSizes) plot() {
+	for i, who := range t.list {
+		for _, s := range t.sizes {
+			if c, size := s.cost(s.runs[i]), float64(s.work.Subscriptions); c.time > 0 {
+				t.r.Plot(harness.Series{
+					Title: "Cost of a delivery against the table", X: "subscriptions", Y: "seconds", Kind: harness.Logarithmic,
+					Lines: []harness.Line{{Name: who.name + ", CPU", Points: [][2]float64{{size, c.cpu}}}, {Name: who.name + ", time", Points: [][2]float64{{size, c.time}}}},
+				})
+			}
+		}
+	}
 }
 
 // ratio of what a clock too coarse for quick forms saw.

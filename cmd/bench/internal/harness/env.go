@@ -24,6 +24,7 @@ type Options struct {
 	Dir      string   // for the servers' directories; empty: the system's for temporary files
 	Given    testbed.Given
 	Peers    []testbed.Peer
+	Skipped  []string // peers that cannot be had here, and why
 	Progress io.Writer
 
 	// Of soak, which ends with the first that is reached; 0: not by this.

@@ -65,7 +65,7 @@ func formatDuration(seconds float64) string {
 	return d.Round(unit).String()
 }
 
-// Figure is one measured value. Case, Name and Who together are unique in a result.
+// Figure is one measured value. What has the same Case, Name and Who is one figure, measured several times.
 type Figure struct {
 	Case  string // what of the scenario's workloads; empty: it has one only
 	Name  string // what was measured
@@ -170,9 +170,10 @@ func plotted(list []Series, s Series) []Series {
 	return list
 }
 
-// Explain keeps a profile of tiffin in this case; without samples there is nothing to keep.
+// Explain keeps a profile of tiffin in this case, the last one; without samples there is nothing to keep.
 func (r *Result) Explain(in string, profile []byte) {
 	if len(profile) > 0 {
+		r.Profiles = slices.DeleteFunc(r.Profiles, func(p Profile) bool { return p.Case == in })
 		r.Profiles = append(r.Profiles, Profile{Case: in, Data: profile})
 	}
 }

@@ -77,6 +77,11 @@ func (o *Outcome) Explaining() []Profile {
 // OK is whether nothing is wrong.
 func (o *Outcome) OK() bool { return o.Err == nil && len(o.Missed()) == 0 }
 
+// Repeated is whether a figure was measured more than once.
+func (o *Outcome) Repeated() bool {
+	return slices.ContainsFunc(o.Summaries, func(s Summary) bool { return len(s.Samples) > 1 })
+}
+
 func (g Goal) isOf(f Figure) bool { return g.Case == f.Case && g.Figure == f.Name && f.Who == Tiffin }
 
 // conclude merges the runs' results. In quick form no goal is judged: the figures are of seconds.

@@ -20,7 +20,7 @@ const (
 	plotLeft    = 80
 	plotTop     = 14
 	plotBottom  = 44
-	valueMargin = 150 // for the number behind the longest bar
+	valueMargin = 215 // for the number behind the longest bar
 )
 
 // colours can be told apart by the colour-blind (Okabe and Ito, "Color Universal Design").
@@ -165,9 +165,12 @@ func (d *drawing) grid(s harness.Series, x, y axis, points [][2]float64) {
 		d.text(plotLeft-6, at+4, "end", "tick", quantity(s.Y, v))
 	}
 	for _, v := range xTicks(s.Kind, x, points) {
-		at := x.at(v)
+		at, anchor := x.at(v), "middle"
+		if at > chartWidth-60 {
+			anchor = "end" // or it would be cut off
+		}
 		d.add(`<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" class="grid"/>`, at, at, plotTop, plotTop+plotHeight)
-		d.text(at, plotTop+plotHeight+16, "middle", "tick", quantity(s.X, v))
+		d.text(at, plotTop+plotHeight+16, anchor, "tick", quantity(s.X, v))
 	}
 	d.text(chartWidth-20, plotTop+plotHeight+32, "end", "tick", s.X)
 }

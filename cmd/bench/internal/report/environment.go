@@ -31,6 +31,7 @@ type Environment struct {
 	Kafka    string    `json:"kafka,omitempty"`
 	Settings []string  `json:"settings"`
 	Peers    []string  `json:"peers,omitempty"`
+	Skipped  []string  `json:"skipped,omitempty"` // peers that could not be had
 }
 
 // Environ asks the machine, and the servers if the run had any. What cannot be asked is left empty.
@@ -40,6 +41,7 @@ func Environ(ctx context.Context, e *harness.Env, args []string) Environment {
 		CPU: field("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), Memory: field("/proc/meminfo", "MemTotal"),
 		Kernel: read("/proc/sys/kernel/osrelease"), Go: runtime.Version(),
 	}
+	env.Skipped = e.Skipped
 	for _, p := range e.Peers {
 		env.Peers = append(env.Peers, p.Name+": "+p.Guarantee)
 	}

@@ -76,6 +76,7 @@ func (e Environment) lines() (list [][2]string) {
 		{"Kafka", e.Kafka},
 		{"Settings", strings.Join(e.Settings, "; ")},
 		{"Peers", strings.Join(e.Peers, "; ")},
+		{"Peers skipped", strings.Join(e.Skipped, "; ")},
 	} {
 		if line[1] != "" {
 			list = append(list, line)

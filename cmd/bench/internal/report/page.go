@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"slices"
 
 	"example.com/tiffin/cmd/bench/internal/harness"
 )
@@ -47,11 +48,18 @@ func writePage(w io.Writer, env Environment, outcomes []*harness.Outcome) error 
 	data := struct {
 		Environment [][2]string
 		Command     string
-		OK          bool
+		OK, Judged  bool
+		Inexact     []string // what others than tiffin have not done
 		Sections    []section
-	}{env.lines(), env.Command, true, nil}
+	}{Environment: env.lines(), Command: env.Command, OK: true}
 	for _, o := range outcomes {
 		data.OK = data.OK && o.OK()
+		data.Judged = data.Judged || slices.ContainsFunc(o.Summaries, func(s harness.Summary) bool { return s.Judged })
+		for _, v := range o.Verdicts {
+			if !v.Exact && v.Who != harness.Tiffin {
+				data.Inexact = append(data.Inexact, fmt.Sprintf("Of the peers: %s.", v.Sentence()))
+			}
+		}
 		data.Sections = append(data.Sections, sectionOf(o))
 	}
 	if err := page.Execute(w, data); err != nil {

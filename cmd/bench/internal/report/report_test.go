@@ -32,6 +32,46 @@ func cpuProfile(t *testing.T) []byte {
 	return b.Bytes()
 }
 
+// A peer that loses or doubles, and goals that nobody judged, are not passed over by the page's first sentence.
+func TestReportBeginsWithWhatIsTrue(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		quick bool
+		who   string
+		says  []string
+	}{
+		"quick": {true, "peer", []string{"No goal was judged; tiffin&#39;s sinks hold exactly what was expected", "Of the peers: peer, 3 too many."}},
+		"goal":  {false, "peer", []string{"Every goal that was judged is reached, and tiffin&#39;s sinks", "Of the peers: peer, 3 too many."}},
+		"ours":  {false, harness.Tiffin, []string{"Not everything is as it should be"}},
+	} {
+		scenario := harness.Scenario{
+			Name: "trial", Summary: "a trial", Goals: []harness.Goal{harness.AtLeast("", "deliveries", 0.9).OfLimit()},
+			Run: func(context.Context, *harness.Env) (*harness.Result, error) {
+				r := &harness.Result{}
+				r.Add(harness.Figure{Name: "deliveries", Unit: harness.PerSecond, Value: 95, Limit: 100})
+				return r, r.Judge(harness.Verdict{Who: c.who, Text: "3 too many"})
+			},
+		}
+		e, err := harness.NewEnv(harness.Options{Dir: t.TempDir(), Progress: io.Discard, Quick: c.quick})
+		if err != nil {
+			t.Fatal(err)
+		}
+		outcomes, _ := harness.Run(t.Context(), e, []harness.Scenario{scenario}, func(*harness.Outcome) error { return nil })
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var page bytes.Buffer
+		if err := writePage(&page, Environment{}, outcomes); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range c.says {
+			if !strings.Contains(strings.ReplaceAll(page.String(), "'", "&#39;"), want) {
+				t.Errorf("%s: the page lacks %q:\n%.2500s", name, want, page.String()[strings.Index(page.String(), "<body>"):])
+			}
+		}
+	}
+}
+
 // The report is whole in one file, and says of every figure, goal, plot and verdict what there is to
 // say; what a scenario says cannot become markup.
 func TestReportIsWholeInOneFile(t *testing.T) {

@@ -26,9 +26,9 @@ const gridClients = 1_000_003
 // of restaurant i / fanout.
 type grid struct{ fanout int }
 
-// gridStep is a prime: campaigns come in no order that a table has. One after the other in the table's, a small
-// table is read in sequence, of a large one every so many restaurants, and what that saves of misses of the cache
-// looks like a cost of the larger table.
+// gridStep is a prime, so that campaigns come in no order that the table has. Campaigns in the table's order read a small
+// table's clients one behind the other, and skip through a large one's: the misses of the cache that only the latter
+// has look like a cost of its size.
 const gridStep = 7_368_787
 
 // Restaurant implements layout, as Client, Fanout and Subscriber do.

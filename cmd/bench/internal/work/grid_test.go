@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestGridsCampaignsComeInNoOrder: a table that is read in sequence costs less than one of which every twentieth
-// restaurant is; then the cost would seem to grow with the table.
+// Campaigns in the table's order would read a small table one behind the other, and skip through a large one: that
+// would look like a cost of its size.
 func TestGridsCampaignsComeInNoOrder(t *testing.T) {
 	t.Parallel()
 	const fanout, campaigns = 100, 10_000

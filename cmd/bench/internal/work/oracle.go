@@ -41,7 +41,7 @@ func Verify(ctx context.Context, w *Workload, lane *testbed.Lane, campaigns iter
 	}
 	records := func(do func(devstack.Delivery) error) error {
 		return devstack.EachCommitted(ctx, lane.Brokers, lane.Output, func(r *kgo.Record) error {
-			d, err := devstack.ParseDelivery(r.Value)
+			d, err := deliveryOf(r)
 			if err != nil {
 				return err
 			}
@@ -49,6 +49,15 @@ func Verify(ctx context.Context, w *Workload, lane *testbed.Lane, campaigns iter
 		})
 	}
 	return judge(w.expected(campaigns), rows, records)
+}
+
+// deliveryOf is what a record says. Under another key than its client's it is another one.
+func deliveryOf(r *kgo.Record) (devstack.Delivery, error) {
+	d, err := devstack.ParseDelivery(r.Value)
+	if string(r.Key) != d.Client {
+		d.Client += " under the key " + string(r.Key)
+	}
+	return d, err
 }
 
 // UpTo are the campaigns from 0 up to n, that excluded.

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"example.com/tiffin/internal/devstack"
 	"example.com/tiffin/internal/devstack/devstacktest"
 )
@@ -91,5 +93,16 @@ func list(deliveries []devstack.Delivery) each {
 			}
 		}
 		return nil
+	}
+}
+
+// The key is the client's id: whoever writes another one has not delivered to that client.
+func TestOracleLooksAtKeys(t *testing.T) {
+	t.Parallel()
+	for key, same := range map[string]bool{"client": true, "": false, "other": false} {
+		d, err := deliveryOf(&kgo.Record{Key: []byte(key), Value: []byte(`{"client_id":"client"}`)})
+		if err != nil || (d == devstack.Delivery{Client: "client"}) != same {
+			t.Errorf("key %q: %+v, %v", key, d, err)
+		}
 	}
 }
