@@ -316,16 +316,51 @@ func (e *examination) usable(ctx context.Context) checkup.Finding {
 	case !e.held.exists:
 		return checkup.Good("slot " + e.cfg.Slot + " does not exist; the daemon makes it")
 	case e.held.lost:
-		return checkup.Odd("slot "+e.cfg.Slot+" was invalidated; the daemon makes it again", boundStep+" -- or more; and find why nobody read from it")
+		return checkup.Odd("slot "+e.cfg.Slot+" was invalidated"+e.held.because()+"; the daemon makes it again", e.held.keep())
 	case e.held.activePID == 0:
 		return checkup.Good("slot " + e.cfg.Slot + " is there, and free")
 	}
 	by := holder(ctx, e.conn, e.held.activePID)
-	ours := e.cfg.application()
-	if strings.Contains(by, fmt.Sprintf("%q", ours[:min(len(ours), longestName)])) {
+	if e.cfg.ours(by) {
 		return checkup.Good("slot " + e.cfg.Slot + " is held by a daemon: " + by)
 	}
-	return checkup.Bad("slot "+e.cfg.Slot+" is held by somebody else: "+by, fmt.Sprintf("SELECT pg_terminate_backend(%d); -- or name another slot in source.slot", e.held.activePID))
+	return checkup.Bad(heldByOther(e.cfg, by), freeSlot(e.held.activePID))
+}
+
+// ours reports whether a holder is a daemon with these settings.
+func (c *Config) ours(holder string) bool {
+	name := c.application()
+	return strings.Contains(holder, fmt.Sprintf("application %q", name[:min(len(name), longestName)]))
+}
+
+func heldByOther(cfg *Config, by string) string {
+	return "slot " + cfg.Slot + " is held by somebody else: " + by
+}
+
+func freeSlot(pid int32) string {
+	return fmt.Sprintf("SELECT pg_terminate_backend(%d); -- or name another slot in source.slot", pid)
+}
+
+// because says why the slot was invalidated, where the server tells.
+func (s *slotFacts) because() string {
+	if s.invalidation == "" {
+		return ""
+	}
+	return " (" + s.invalidation + ")"
+}
+
+// keep is what keeps a slot from being invalidated for the same reason (pg_replication_slots.invalidation_reason).
+func (s *slotFacts) keep() string {
+	const why = "; and find why nobody read from it"
+	switch s.invalidation {
+	case "idle_timeout":
+		return "ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf(); -- or more than the longest outage" + why
+	case "wal_level_insufficient":
+		return "ALTER SYSTEM SET wal_level = logical; -- and restart the server"
+	case "rows_removed": // on a standby only
+		return "name the primary in source.dsn, and set hot_standby_feedback = on on the standby"
+	}
+	return boundStep + " -- or more" + why
 }
 
 // longestName is what the server keeps of a connection's name, in bytes (NAMEDATALEN - 1).

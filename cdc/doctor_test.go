@@ -28,3 +28,13 @@ func TestDoctorHasAFixForEveryFault(t *testing.T) {
 		}
 	}
 }
+
+// What keeps a slot depends on why it was lost.
+func TestRemedyOfAnInvalidatedSlot(t *testing.T) {
+	t.Parallel()
+	for reason, want := range map[string]string{"idle_timeout": "idle_replication_slot_timeout", "wal_removed": "max_slot_wal_keep_size", "": "max_slot_wal_keep_size", "wal_level_insufficient": "wal_level"} {
+		if fix := (&slotFacts{invalidation: reason}).keep(); !strings.Contains(fix, want) {
+			t.Errorf("%s: %s", reason, fix)
+		}
+	}
+}

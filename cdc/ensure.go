@@ -119,13 +119,13 @@ func (p *prepared) missesPartitions() bool { return p.table.kind == 'p' && p.ser
 // checkSlot reads the slot, refuses a foreign one, and drops a useless or a too costly one.
 func (p *prepared) checkSlot(ctx context.Context, cfg *Config, conn *pgx.Conn) error {
 	var err error
-	if p.slot, err = inspectSlot(ctx, conn, cfg.Slot); err != nil || !p.slot.exists {
+	if p.slot, err = inspectSlot(ctx, conn, cfg.Slot); err != nil {
 		return err
 	}
-	if err := p.slot.verify(cfg.Slot, p.server.database); err != nil {
+	cfg.Metrics.retained.Set(float64(p.slot.retained)) // 0 without a slot
+	if err := p.slot.verify(cfg.Slot, p.server.database); err != nil || !p.slot.exists {
 		return err
 	}
-	cfg.Metrics.retained.Set(float64(p.slot.retained))
 	if p.slot.activePID != 0 {
 		return &heldError{&Error{
 			Op: "use replication slot", On: cfg.Slot,
@@ -150,6 +150,7 @@ func dropIdle(ctx context.Context, cfg *Config, conn *pgx.Conn, reason string, r
 	if _, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot($1)", cfg.Slot); err != nil {
 		return &Error{Op: "drop replication slot", On: cfg.Slot, Err: err}
 	}
+	cfg.Metrics.retained.Set(0)
 	return nil
 }
 

@@ -101,6 +101,10 @@ func connectError(cfg *pgconn.Config, key string, err error) error {
 		e.Permanent, e.Fix = true, "give the authority's certificate as sslrootcert in "+key+", and the name the certificate is for as host"
 	case code == "" && undialled(err) != "":
 		e.Fix = "start the server, or correct host and port in " + key + ": " + checkup.Probe(undialled(err))
+	default:
+		if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
+			e.Fix = checkup.Admission(refused, cfg, key)
+		}
 	}
 	return e
 }

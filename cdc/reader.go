@@ -182,7 +182,7 @@ func (r *Reader) forget(reason string, why error) error {
 func (r *Reader) session(ctx context.Context) error {
 	repl, err := r.cfg.connectReplication(ctx)
 	if err != nil {
-		return err
+		return or(r.spare(ctx), err)
 	}
 	defer hangUp(ctx, repl)
 	conn, err := r.cfg.connect(ctx)
@@ -220,6 +220,26 @@ func (r *Reader) session(ctx context.Context) error {
 		r.idx.Reread() // by now all connections to a server that crashed are gone
 	}
 	return r.stream(ctx, repl, conn, p)
+}
+
+// spare looks after the slot while no walsender is to be had (max_wal_senders are all in use, the right to one was
+// revoked): nobody reads from it, and what it holds back is bounded all the same. An error is final.
+func (r *Reader) spare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
+	defer cancel()
+	conn, err := r.cfg.connect(ctx)
+	if err != nil {
+		return nil
+	}
+	defer hangUp(ctx, conn.PgConn())
+	var p prepared
+	if p.server, err = inspectServer(ctx, conn); err != nil || p.server.recovery {
+		return nil
+	}
+	if err := p.checkSlot(ctx, &r.cfg, conn); err != nil || p.changed == "" {
+		return nil
+	}
+	return r.forget(p.changed, fmt.Errorf("slot %s was dropped while no walsender was to be had", r.cfg.Slot))
 }
 
 // identify makes sure that the server's history is the one the index comes from.

@@ -1,8 +1,13 @@
 package cdc
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"time"
+
+	"example.com/tiffin/internal/devstack"
+	"example.com/tiffin/internal/devstack/devstacktest"
 )
 
 // A look may fall into the middle of a step of the log's growth: what is expected next is the
@@ -134,4 +139,36 @@ func TestBurstPassesTheBudgetByOneLookOnly(t *testing.T) {
 	}
 	g.r.askWarden()
 	g.givenUp(t, index)
+}
+
+// While others have all walsenders, the slot holds back no more than it may, and the metric says so.
+func TestSlotIsSparedWithoutAWalsender(t *testing.T) {
+	t.Parallel()
+	server := own(t, devstack.PostgresOptions{Settings: map[string]string{"max_wal_senders": "1"}})
+	db := devstacktest.NewDatabase(t, server, "app")
+	contract(t, db, "DEFAULT")
+	cfg := config(t, db)
+	if tally, report := applied(t, cfg, server.Username(), declining); !tally.Complete() {
+		t.Fatal(report)
+	}
+	cfg.MaxRetainedWAL = 1 << 20
+	other, err := cfg.connectReplication(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close(context.WithoutCancel(t.Context())) }()
+	db.Exec(t, `SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000)) FROM generate_series(1, 3000)`)
+	g := build(t, db, cfg, 1<<20).run(t)
+	g.saysWhy(t, "max_wal_senders")
+	if why := g.saysWhy(t, "fix: "); !strings.Contains(why, "pg_stat_replication") {
+		t.Errorf("the fix: %s", why)
+	}
+	eventually(t, "the slot is given up", func() bool {
+		return g.one(t, `SELECT count(*)::text FROM pg_replication_slots`) == "0"
+	})
+	if held := value(t, g.r.cfg.Metrics.retained); held != 0 {
+		t.Errorf("the metric says %v", held)
+	}
+	_ = other.Close(t.Context())
+	g.agree(t)
 }

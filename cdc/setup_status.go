@@ -100,6 +100,9 @@ func (s *survey) wrong(cfg *Config) []Wrong {
 	for _, l := range script.Needed() {
 		all = append(all, Wrong{l.Why, l.String()})
 	}
+	if s.holder != "" && !cfg.ours(s.holder) {
+		all = append(all, Wrong{heldByOther(cfg, s.holder), freeSlot(s.slot.activePID)})
+	}
 	if slot := &s.slot; slot.exists && !slot.lost {
 		switch {
 		case cfg.MaxRetainedWAL > 0 && slot.retained > cfg.MaxRetainedWAL:
@@ -126,8 +129,8 @@ func (s *survey) wrong(cfg *Config) []Wrong {
 
 // because says why a slot was invalidated, where the server tells.
 func (s *survey) because(step Step) string {
-	if step.part == partOldSlot && s.slot.lost && s.slot.invalidation != "" {
-		return " (" + s.slot.invalidation + ")"
+	if step.part == partOldSlot && s.slot.lost {
+		return s.slot.because()
 	}
 	return ""
 }

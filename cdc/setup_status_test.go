@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -191,5 +192,30 @@ func TestApplyGivesUpASlotInTheMaking(t *testing.T) {
 	})
 	if err == nil || !strings.Contains(err.Error(), "end the transaction that has run for longest") {
 		t.Errorf("apply: %v", err)
+	}
+}
+
+// A slot that another program reads from is a fault: the daemon cannot.
+func TestStatusOfASlotThatAnotherHolds(t *testing.T) {
+	t.Parallel()
+	db := servers.Database(t)
+	contract(t, db, "DEFAULT")
+	cfg := config(t, db)
+	if tally, report := applied(t, cfg, db.Server.Username(), declining); !tally.Complete() {
+		t.Fatal(report)
+	}
+	other := cfg
+	other.Slot = "other" // by which it would be named
+	conn, err := other.connectReplication(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	if err := startReplication(t.Context(), &cfg, conn); err != nil {
+		t.Fatal(err)
+	}
+	s := statusOf(t, cfg, db.Server.Username())
+	if len(s.Wrong) != 1 || !strings.Contains(s.Wrong[0].Text, "held by somebody else: pid") || s.Wrong[0].Fix != fmt.Sprintf("SELECT pg_terminate_backend(%d); -- or name another slot in source.slot", conn.PID()) {
+		t.Errorf("%+v", s.Wrong)
 	}
 }

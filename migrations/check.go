@@ -63,16 +63,21 @@ type column struct {
 	base       string // the type's name, a domain's base type
 	shown      string // the type as Postgres shows it
 	notNull    bool
-	hasDefault bool // a default, an identity or a generated value
-	sequence   bool // an identity, or a default that draws on a sequence
-	generated  bool // GENERATED ALWAYS AS (expression): cannot be written
+	hasDefault bool   // a default, an identity or a generated value
+	sequence   bool   // an identity, or a default that draws on a sequence
+	downwards  string // that sequence, where it counts downwards
+	generated  bool   // GENERATED ALWAYS AS (expression): cannot be written
 }
 
 func readColumns(ctx context.Context, conn *pgx.Conn, table pgx.Identifier) ([]column, error) {
 	rows, err := conn.Query(ctx, `
 		SELECT a.attname, coalesce(b.typname, t.typname), pg_catalog.format_type(a.atttypid, a.atttypmod),
 		       a.attnotnull, a.atthasdef OR a.attidentity <> '', a.attgenerated <> '',
-		       a.attidentity <> '' OR coalesce(pg_catalog.pg_get_expr(f.adbin, f.adrelid) LIKE '%nextval(%', false)
+		       a.attidentity <> '' OR coalesce(pg_catalog.pg_get_expr(f.adbin, f.adrelid) LIKE '%nextval(%', false),
+		       coalesce((SELECT q.seqrelid::pg_catalog.regclass::text FROM pg_catalog.pg_sequence q JOIN pg_catalog.pg_depend d ON q.seqincrement < 0
+		         AND (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = q.seqrelid
+		           OR a.attidentity <> '' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = q.seqrelid AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum)
+		         LIMIT 1), '')
 		  FROM pg_catalog.pg_attribute a
 		  JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 		  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -86,7 +91,7 @@ func readColumns(ctx context.Context, conn *pgx.Conn, table pgx.Identifier) ([]c
 	}
 	columns, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (column, error) {
 		var c column
-		err := row.Scan(&c.name, &c.base, &c.shown, &c.notNull, &c.hasDefault, &c.generated, &c.sequence)
+		err := row.Scan(&c.name, &c.base, &c.shown, &c.notNull, &c.hasDefault, &c.generated, &c.sequence, &c.downwards)
 		return c, err
 	})
 	if err != nil {
@@ -156,6 +161,8 @@ func checkColumn(table string, c column, want string) error {
 		return fmt.Errorf("feedback table %s: column id has no identity and no default: ALTER TABLE %s %s", table, table, makeIdentity(table, c))
 	case want == "id" && !c.sequence:
 		return fmt.Errorf("feedback table %s: column id is fed by no sequence: ALTER TABLE %s ALTER COLUMN id DROP DEFAULT, %s", table, table, makeIdentity(table, c))
+	case want == "id" && c.downwards != "":
+		return fmt.Errorf("feedback table %s: the sequence of column id counts downwards, and rows are found by rising ids: ALTER SEQUENCE %s INCREMENT BY 1", table, c.downwards)
 	case want == "bigint" && c.base != "int8":
 		return fmt.Errorf("feedback table %s: column %s is %s, want bigint: ALTER TABLE %s ALTER COLUMN %s TYPE bigint",
 			table, c.name, c.shown, table, c.name)

@@ -184,3 +184,27 @@ func TestCheckRefusesAnotherEncoding(t *testing.T) {
 		t.Errorf("check: %v", err)
 	}
 }
+
+// Ids that fall are refused: a batch's rows are found between the sequence's values before and behind it.
+func TestCheckRefusesASequenceThatCountsDownwards(t *testing.T) {
+	t.Parallel()
+	for name, own := range map[string][]string{
+		"identity": {"ALTER TABLE subscribers_feedback ALTER COLUMN id SET INCREMENT BY -1 SET MINVALUE -1000"},
+		"default": {
+			"ALTER TABLE subscribers_feedback ALTER COLUMN id DROP IDENTITY", "CREATE SEQUENCE ids INCREMENT BY -1",
+			"ALTER TABLE subscribers_feedback ALTER COLUMN id SET DEFAULT nextval('ids')",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := servers.Database(t)
+			if _, err := Migrate(t.Context(), db.Connect(t), options()); err != nil {
+				t.Fatal(err)
+			}
+			db.Exec(t, own...)
+			if err := Check(t.Context(), db.Connect(t), options()); err == nil || !strings.Contains(err.Error(), "counts downwards") || !strings.Contains(err.Error(), "INCREMENT BY 1") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}

@@ -210,6 +210,9 @@ func Admission(refused *pgconn.PgError, config *pgconn.Config, setting string) s
 	case "42501":
 		return "GRANT CONNECT ON DATABASE " + database + " TO " + role + ";"
 	case "53300":
+		if strings.Contains(refused.Message, "max_wal_senders") {
+			return "end a walsender that nobody needs (SELECT pid, application_name, client_addr FROM pg_stat_replication), or ALTER SYSTEM SET max_wal_senders and restart the server"
+		}
 		return "raise max_connections, or the connection limit of the role or database: ALTER ROLE " + role + " CONNECTION LIMIT -1; ALTER DATABASE " + database + " CONNECTION LIMIT -1;"
 	}
 	return ""
