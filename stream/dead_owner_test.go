@@ -23,15 +23,18 @@ func TestDeadOwnersTransactionIsEnded(t *testing.T) {
 		name     string
 		producer int
 		next     string
+		mode     stream.Mode
 	}{
-		{"by another", 0, "two"},
-		{"under a spare id, by another", 3, "two"},
-		{"under a spare id, by its own next life", 3, "one"},
+		{"by another", 0, "two", stream.ExactlyOnce},
+		{"under a spare id, by another", 3, "two", stream.ExactlyOnce},
+		{"under a spare id, by its own next life", 3, "one", stream.ExactlyOnce},
+		{"by another, in at_least_once mode", 0, "two", stream.AtLeastOnce},
+		{"by its own next life, in at_least_once mode", 2, "one", stream.AtLeastOnce},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			if c.producer >= 3 && devstack.KafkaBefore(3, 0) {
-				t.Skip("with older brokers no spare id is used")
+			if (c.producer >= 3 || c.mode == stream.AtLeastOnce) && devstack.KafkaBefore(3, 0) {
+				t.Skip("older brokers do not tell what is open")
 			}
 			r := newRig(t, 1, map[string][]string{"r": clients(3)})
 			first := campaign("r", "first")
@@ -41,7 +44,7 @@ func TestDeadOwnersTransactionIsEnded(t *testing.T) {
 			r.leaveOpen("one", c.producer, 5*time.Minute)
 			second := campaign("r", "second")
 			after := r.publish(0, second.json(t))
-			r.untilNow(func(cfg *stream.Config) { cfg.Kafka.Process, cfg.Kafka.InstanceID = c.next, c.next })
+			r.untilNow(func(cfg *stream.Config) { cfg.Mode, cfg.Kafka.Process, cfg.Kafka.InstanceID = c.mode, c.next, c.next })
 			var want []delivery
 			for _, client := range clients(3) {
 				want = append(want, r.expect(first, 0, at, client), r.expect(second, 0, after, client))

@@ -32,8 +32,14 @@ func (s *session) evict(ctx context.Context, partitions []int32) error {
 		return sinkFault(sinkPostgres, err)
 	}
 	for _, owner := range owners {
-		if owner == "" || owner == s.cfg.Kafka.Process {
-			continue // given up in order, or our own: the rotation has taken its ids over
+		switch {
+		case owner == "":
+			continue // given up in order
+		case owner == s.cfg.Kafka.Process && s.cfg.Mode == ExactlyOnce:
+			continue // the rotation has taken its ids over
+		case owner == s.cfg.Kafka.Process:
+			s.endTransactions(ctx, owner) // of a life before, in exactly_once mode
+			continue
 		}
 		s.log.Warn("ending what a process left that did not give its partitions up", "process", owner)
 		if _, err := s.store.endSessions(ctx, owner); err != nil {
@@ -47,13 +53,15 @@ func (s *session) evict(ctx context.Context, partitions []int32) error {
 // endTransactions ends what the producers of a process have open. Where it cannot, that costs
 // time, not correctness: the brokers end it later by themselves.
 func (s *session) endTransactions(ctx context.Context, process string) {
-	if s.cfg.Mode != ExactlyOnce {
-		return
+	first := 0
+	var ids []string
+	if s.cfg.Mode == ExactlyOnce { // a producer may be about to begin one: it is fenced in any case
+		for first < producersPerProcess {
+			ids = append(ids, transactionalID(s.cfg, process, first))
+			first++
+		}
 	}
-	ids := openSpares(ctx, s.cl, s.cfg, process)
-	for n := range producersPerProcess {
-		ids = append(ids, transactionalID(s.cfg, process, n))
-	}
+	ids = append(ids, openIDs(ctx, s.cl, s.cfg, process, first)...)
 	for _, id := range ids {
 		if err := endTransaction(ctx, s.cl, id); err != nil {
 			s.log.Warn("a transaction stays open until the brokers give it up; readers of the output wait for it",

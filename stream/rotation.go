@@ -67,7 +67,7 @@ func (r *rotation) init(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil || r.cfg.Mode != ExactlyOnce {
 		return err
 	}
-	for _, id := range openSpares(ctx, r.all[0].cl, r.cfg, r.cfg.Kafka.Process) {
+	for _, id := range openIDs(ctx, r.all[0].cl, r.cfg, r.cfg.Kafka.Process, producersPerProcess) {
 		if err := endTransaction(ctx, r.all[0].cl, id); err != nil {
 			return fmt.Errorf("end what a life before left open under transactional id %s: %w", id, err)
 		}

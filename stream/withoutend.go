@@ -96,14 +96,14 @@ func (p *producer) watch(ctx context.Context, end context.CancelCauseFunc) (stop
 	}
 }
 
-// openSpares are the spare ids of a process with a transaction that nobody has ended: its own, of a life before,
-// or a dead process's.
-func openSpares(ctx context.Context, cl *kgo.Client, cfg *Config, process string) (open []string) {
+// openIDs are the transactional ids of a process, from one of its producers on, with a transaction that nobody has
+// ended: its own, of a life before, or a dead process's. The spare ones begin at producersPerProcess.
+func openIDs(ctx context.Context, cl *kgo.Client, cfg *Config, process string, from int) (open []string) {
 	ctx, cancel := context.WithTimeout(ctx, takeOverPatience/4)
 	defer cancel()
 	var ids []string
-	for n := range producersPerProcess {
-		ids = append(ids, transactionalID(cfg, process, producersPerProcess+n))
+	for n := from; n < 2*producersPerProcess; n++ {
+		ids = append(ids, transactionalID(cfg, process, n))
 	}
 	all, err := kadm.NewClient(cl).DescribeTransactions(ctx, ids...)
 	if err != nil {
