@@ -99,6 +99,9 @@ func (v *visit) schema(ctx context.Context) {
 	v.sheet.Check(ctx, "schema", []string{"version"}, func(ctx context.Context) checkup.Finding {
 		var err error
 		if v.found, err = look(ctx, v.conn, v.opts); err != nil {
+			if errors.Is(err, ErrNewerSchema) {
+				return checkup.Bad(err.Error(), "run the program that migrated it, or a newer one")
+			}
 			return checkup.Bad(err.Error(), v.migrate())
 		}
 		if v.found.version == v.found.known {

@@ -203,6 +203,13 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	script, err := SQL(options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), script); err == nil || !strings.Contains(err.Error(), "has version 99, this program knows up to 3") {
+		t.Errorf("the printed script: %v", err)
+	}
 }
 
 func TestFailedMigrationLeavesNothingAndMayBeRunAgain(t *testing.T) {

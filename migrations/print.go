@@ -61,6 +61,8 @@ func writeMigrations(b *strings.Builder) error {
 	if err != nil {
 		return fmt.Errorf("read the embedded migrations: %w", err)
 	}
+	fmt.Fprintf(b, "DO $tiffin$ BEGIN\nIF (SELECT version FROM %[1]s) > %[2]d THEN\n  RAISE EXCEPTION 'schema tiffin has version %%, this program knows up to %[2]d: run the newer tiffin that migrated it', (SELECT version FROM %[1]s);\nEND IF;\nEND $tiffin$;\n",
+		versionTable, len(names))
 	for i, name := range names {
 		body, err := fs.ReadFile(sqlFiles, name)
 		if err != nil {

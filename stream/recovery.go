@@ -38,7 +38,7 @@ type recovery struct {
 func (r *recovery) run(ctx context.Context, l *lane) (err error) {
 	r.l = l
 	r.rowsGone = remark{log: r.s.log.Warn, text: "feedback rows were deleted before their records went out, or are in another table than feedback.table names now; they are not sent", unit: "rows"}
-	r.rowsAlien = remark{log: r.s.log.Error, text: "feedback rows are not the message's any more: they were changed, or their ids given out again (TRUNCATE … RESTART IDENTITY); they are not sent", unit: "rows"}
+	r.rowsAlien = remark{log: r.s.log.Error, text: "feedback rows are not the message's any more: they were changed, or their ids given out again (TRUNCATE … RESTART IDENTITY), or feedback.table was another when they were written; they are not sent", unit: "rows"}
 	r.lettersGone = remark{log: r.s.log.Error, text: "a malformed record is gone from the input topic; its dead letter can't be sent"}
 	defer r.lettersGone.end()
 	defer r.rowsGone.end()

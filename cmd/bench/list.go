@@ -47,11 +47,11 @@ func listed(scenarios []harness.Scenario, peers []string) string {
 	return text.String()
 }
 
-// startsItsOwn names the scenarios that given servers do not change.
-func startsItsOwn(scenarios []harness.Scenario) string {
+// named are the names of the scenarios that are wanted.
+func named(scenarios []harness.Scenario, wanted func(harness.Scenario) bool) string {
 	var names []string
 	for _, s := range scenarios {
-		if s.OwnServers {
+		if wanted(s) {
 			names = append(names, s.Name)
 		}
 	}

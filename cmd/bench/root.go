@@ -34,13 +34,14 @@ func newRootCommand() *cobra.Command {
 		Long: `Starts a real Apache Kafka (Java and, the first time, Maven are needed) and durable PostgreSQL in a
 temporary directory, runs "tiffin run" as a process of its own, and measures from outside. Both
 sinks are compared with the expected deliveries, each of them. The exit status is 1 if they differ
-or a goal is missed. Progress goes to stderr, results to stdout.
+or a goal is missed. Progress goes to stderr, results to stdout. The scenarios, of which "bench list"
+tells more: ` + named(scenarios(), func(harness.Scenario) bool { return true }) + `.
 
 Servers that run already are used instead if BENCH_KAFKA_BROKERS, BENCH_SOURCE_DSN and
 BENCH_FEEDBACK_DSN are set: brokers without TLS, and URLs for roles that may create databases, that of
 the source with REPLICATION. These
 scenarios start their own all the same, because they configure, stop or kill them:
-` + startsItsOwn(scenarios()) + `.`,
+` + named(scenarios(), func(s harness.Scenario) bool { return s.OwnServers }) + `.`,
 		Example: "  bench list\n  bench throughput\n  bench throughput --case 'fan-out 100' --runs 3\n  bench throughput --case 'fan-out 100' --runs 5 --against bin/tiffin-without-pgo\n  bench throughput latency --runs 3 --report /tmp/report --json /tmp/figures.json\n  bench all --quick",
 		Args:    checkScenarios,
 	}

@@ -24,7 +24,8 @@ func newExplainCommand() *cobra.Command {
 Output records and dead letters carry the name of their message in the header trigger. As long as not
 all of its records are committed in Kafka, as of a large campaign, the message is under way, and how
 many are is told; for that kafka.brokers must be set too, and answer within 5 s. Of the settings it
-needs feedback.dsn, and kafka.group if that is not the default.`,
+needs feedback.dsn, and kafka.group if that is not the default.
+The exit status is 1 if the message is not known.`,
 		Example: `  tiffin explain campaigns/0/1234
   tiffin explain campaigns/0/1234 --client 123e4567-e89b-12d3-a456-426614174001 --json`,
 		Args: command.Args(cobra.ExactArgs(1)),

@@ -106,7 +106,7 @@ func kafkaKeys() []Key {
 		},
 		{
 			Name: "kafka.instance_id", Fallback: "source.slot", off: true, into: func(s *Settings) any { return &s.Kafka.InstanceID }, check: topicName,
-			Doc: "static membership, so that a restarted process takes its partitions back at once; off for dynamic",
+			Doc: "static membership, so that a process that was killed takes its partitions back at once; off for dynamic",
 		},
 		{
 			Name: "kafka.input", Default: "campaigns", into: func(s *Settings) any { return &s.Kafka.Input }, check: topicName,
