@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,6 +53,28 @@ func TestDeadOwnersTransactionIsEnded(t *testing.T) {
 			r.wantBoth(want)
 		})
 	}
+}
+
+// What a stranger's transaction holds back is told, instead of readiness or silence.
+func TestOffsetsThatATransactionHoldsBackAreTold(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, map[string][]string{"r": clients(3)})
+	at := r.publish(0, campaign("r", "first").json(t))
+	r.untilNow()
+	r.leaveOpen("stranger", 0, 15*time.Second)
+	begun := time.Now()
+	e, stop := r.start(func(c *stream.Config) {
+		c.Now = func() time.Time { return time.Unix(r.clock.Load(), 0).Add(time.Since(begun)) }
+	})
+	r.eventually("the reason", func() bool {
+		return strings.Contains(strings.Join(e.Reasons(), "; "), "waiting for the offsets of partitions [0], which the brokers tell when no transaction")
+	})
+	r.publish(0, campaign("r", "second").json(t))
+	r.eventually("the end of the wait", func() bool { return len(e.Reasons()) == 0 && r.groupOffset(0) == at+2 })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.wantDelivered(6, 6)
 }
 
 // A process that is stopped, or whose machine vanished, in a transaction of the feedback database

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -157,12 +158,7 @@ func (s *session) join() error {
 		kgo.AdjustFetchOffsetsFn(s.assigned),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, added map[string][]int32) {
 			<-s.joined
-			if len(added[k.Input]) == 0 {
-				s.state.ready()
-			}
-			if err := s.evict(s.work, added[k.Input]); err != nil {
-				s.fail(fmt.Errorf("take partitions over: %w", err))
-			}
+			s.added(added[k.Input])
 		}),
 		kgo.OnPartitionsRevoked(s.revoked),
 		kgo.OnPartitionsLost(s.lost),
@@ -187,9 +183,24 @@ func (s *session) join() error {
 	return nil
 }
 
+// added are partitions that the group has given to this process: their offsets are asked for next, and answered once
+// no transaction that may move them is open.
+func (s *session) added(partitions []int32) {
+	if len(partitions) == 0 {
+		s.state.ready()
+		return
+	}
+	s.state.doing(joining, fmt.Sprintf("waiting for the offsets of partitions %v, which the brokers tell when no transaction of group %s is open any more",
+		slices.Sorted(slices.Values(partitions)), s.cfg.Kafka.Group))
+	if err := s.evict(s.work, partitions); err != nil {
+		s.fail(fmt.Errorf("take partitions over: %w", err))
+	}
+}
+
 // assigned takes partitions over before the first record of them is read.
 func (s *session) assigned(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	<-s.joined
+	s.state.doing(joining, "")
 	taken, err := s.takeOver(s.work, offsets)
 	if err != nil {
 		s.fail(fmt.Errorf("take partitions over: %w", err))
@@ -205,6 +216,7 @@ func (s *session) revoked(_ context.Context, _ *kgo.Client, gone map[string][]in
 	if len(partitions) == 0 {
 		return
 	}
+	s.state.doing(joining, "")
 	if err := s.giveUp(s.work, partitions); err != nil {
 		s.claims.lose(partitions)
 		s.fail(fmt.Errorf("give partitions up: %w", err))

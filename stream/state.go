@@ -20,7 +20,7 @@ type state struct {
 	mu     sync.Mutex
 	phase  string            // why not ready; empty when delivering
 	fault  string            // what ended the last session, while there is no new one
-	steps  [4]step           // by goroutine
+	steps  [5]step           // by goroutine
 	counts [4]int            // of the batches that are at storing and publishing
 	probes map[string]string // sink -> what its probe says
 	served bool              // ready at least once
@@ -46,6 +46,7 @@ const (
 	planning
 	storing
 	publishing
+	joining // the group
 )
 
 func newState(now func() time.Time) *state {
