@@ -53,15 +53,13 @@ func (s *session) evict(ctx context.Context, partitions []int32) error {
 // endTransactions ends what the producers of a process have open. Where it cannot, that costs
 // time, not correctness: the brokers end it later by themselves.
 func (s *session) endTransactions(ctx context.Context, process string) {
-	first := 0
 	var ids []string
 	if s.cfg.Mode == ExactlyOnce { // a producer may be about to begin one: it is fenced in any case
-		for first < producersPerProcess {
-			ids = append(ids, transactionalID(s.cfg, process, first))
-			first++
+		for n := range producersPerProcess {
+			ids = append(ids, transactionalID(s.cfg, process, n))
 		}
 	}
-	ids = append(ids, openIDs(ctx, s.cl, s.cfg, process, first)...)
+	ids = append(ids, openIDs(ctx, s.cl, s.cfg, process, len(ids))...)
 	for _, id := range ids {
 		if err := endTransaction(ctx, s.cl, id); err != nil {
 			s.log.Warn("a transaction stays open until the brokers give it up; readers of the output wait for it",

@@ -29,9 +29,9 @@ const (
 	// statementTimeout and rowTimeout bound one exchange with the feedback database: so much,
 	// and so much more a row (a fiftieth of the slowest rate in FACTS).
 	statementTimeout = 60 * time.Second
+	rowTimeout       = 200 * time.Microsecond
 	// idleFrom is when a connection is one that may have been ended meanwhile.
-	idleFrom   = 100 * time.Millisecond
-	rowTimeout = 200 * time.Microsecond
+	idleFrom = 100 * time.Millisecond
 )
 
 // writer delivers batches into Postgres on a connection of its own. One goroutine at a time.

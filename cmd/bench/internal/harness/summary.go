@@ -9,7 +9,6 @@ import (
 // Outcome is a scenario after all its runs.
 type Outcome struct {
 	Scenario  Scenario
-	Runs      int // that gave figures
 	options   Options
 	Summaries []Summary
 	Verdicts  []Verdict // of all runs; equal ones once
@@ -86,7 +85,7 @@ func (g Goal) isOf(f Figure) bool { return g.Case == f.Case && g.Figure == f.Nam
 
 // conclude merges the runs' results. In quick form no goal is judged: the figures are of seconds.
 func conclude(s Scenario, options Options, results []*Result, err error) *Outcome {
-	o := &Outcome{Scenario: s, Runs: len(results), options: options, Err: err}
+	o := &Outcome{Scenario: s, options: options, Err: err}
 	for run, r := range results {
 		for _, f := range r.Figures {
 			if f.Who == "" {
